@@ -1,0 +1,43 @@
+# One word per task. Each sets up what it needs: .venv from requirements.lock, again only when that changes.
+SHELL := /bin/sh
+export PYTHON
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro demo test lint format deps lock clean
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## make or refresh .venv
+	@sh tools/setup.sh
+
+repro: setup ## run whatever is not up to date: data, training, scores, figures, report
+	dvc repro
+
+demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the workspace alone
+	python -m tools.demo
+
+test: setup ## run the tests
+	python -m pytest
+
+lint: setup ## check style, types, and the code deps in dvc.yaml
+	ruff format --check
+	ruff check
+	mypy
+	python -m tools.deps --check
+
+format: setup ## format the code
+	ruff check --fix
+	ruff format
+
+deps: setup ## write the code that each stage imports into dvc.yaml
+	python -m tools.deps
+
+lock: ## resolve pyproject.toml into requirements.lock anew (needs uv)
+	uv pip compile --upgrade --universal --generate-hashes --no-header --python-version 3.11 \
+	  pyproject.toml --group dev --output-file requirements.lock
+
+clean: ## remove everything that can be made again, but not the DVC cache
+	rm -rf .venv .demo .checkpoints .mypy_cache .pytest_cache .ruff_cache data models plots/training
+	find . -name __pycache__ -prune -exec rm -rf {} +

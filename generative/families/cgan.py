@@ -1,0 +1,225 @@
+"""Conditional GAN: generator and discriminator both see the class.
+
+Goodfellow et al. 2014, "Generative Adversarial Nets", NeurIPS; Mirza, Osindero 2014, "Conditional
+Generative Adversarial Nets", arXiv:1411.1784. Losses: least squares (Mao et al. 2017, "Least Squares
+Generative Adversarial Networks", ICCV, equation 9) or non-saturating logistic (Goodfellow et al. 2014,
+section 3). The discriminator reads the label by projection (Miyato, Koyama 2018, "cGANs with Projection
+Discriminator", ICLR). The gradient penalty on real images is R1 (Mescheder, Geiger, Nowozin 2018, "Which
+Training Methods for GANs do actually Converge?", ICML, equation 9), applied every few steps (Karras et
+al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", CVPR, appendix B). Samples come from an
+exponential moving average of the generator's weights.
+
+Convolutions work at 14 x 14 and 7 x 7; pixels are folded into channels on the way in and out.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LinearLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from generative.config import Fraction, NonNegativeFloat, PositiveInt
+from generative.data import NUM_CLASSES, Split
+from generative.family import FamilyConfig, GenerativeModel, TrainingObjective
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_SLOPE = 0.2  # of the discriminator's leaky ReLU (Radford et al. 2016, "DCGAN", section 3)
+_FINAL_RATE = 0.01  # share of the learning rate that is left at the end
+
+
+class Config(FamilyConfig):
+    """Settings of a conditional GAN."""
+
+    latent_dim: PositiveInt
+    channels: PositiveInt
+    loss: Literal["least_squares", "logistic"]
+    adam_beta1: Fraction
+    adam_beta2: Fraction
+    r1_weight: NonNegativeFloat
+    r1_interval: PositiveInt
+    ema_decay: Fraction
+
+    def describe(self) -> str:
+        names = {"least_squares": "least-squares", "logistic": "non-saturating logistic"}
+        penalty = f" and an R1 gradient penalty of weight {self.r1_weight:g}" if self.r1_weight else ""
+        return (
+            f"convolutional generator (noise of {self.latent_dim} dimensions and the label) against a projection "
+            f"discriminator that sees the label too, updated in turn with the {names[self.loss]} loss{penalty} "
+            f"({self._describe_schedule()}). Samples come from an average of the generator's weights."
+        )
+
+
+class Generator(nn.Module):
+    """Noise z (B, d) and labels (B,) to images (B, 1, 28, 28) in [0, 1]."""
+
+    def __init__(self, latent_dim: int, channels: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(NUM_CLASSES, latent_dim)
+        self.project = nn.Linear(2 * latent_dim, 2 * channels * 7 * 7)
+        self.blocks = nn.Sequential(
+            _Block(2 * channels, 2 * channels),
+            _Block(2 * channels, 4 * channels),
+            nn.PixelShuffle(2),  # (B, channels, 14, 14)
+            _Block(channels, channels),
+            _Block(channels, 4),
+            nn.PixelShuffle(2),  # (B, 1, 28, 28)
+        )
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        h = self.project(torch.cat([z, self.embedding(y)], dim=1))
+        h = h.view(len(z), -1, 7, 7).contiguous(memory_format=torch.channels_last)
+        return torch.sigmoid(self.blocks(h)).contiguous()
+
+
+class _Block(nn.Sequential):
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(nn.BatchNorm2d(channels_in), nn.ReLU(), nn.Conv2d(channels_in, channels_out, 3, padding=1))
+
+
+class Discriminator(nn.Module):
+    """Images (B, 1, 28, 28) and labels (B,) to logits (B,): high where the image looks real for its label."""
+
+    def __init__(self, channels: int, features: int = 128) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.PixelUnshuffle(2),  # (B, 4, 14, 14)
+            nn.Conv2d(4, channels, 3, padding=1),
+            nn.LeakyReLU(_SLOPE),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.LeakyReLU(_SLOPE),
+            nn.Conv2d(channels, 2 * channels, 3, padding=1, stride=2),  # (B, 2 channels, 7, 7)
+            nn.LeakyReLU(_SLOPE),
+            nn.Conv2d(2 * channels, 2 * channels, 3, padding=1),
+            nn.LeakyReLU(_SLOPE),
+            nn.Flatten(),
+            nn.Linear(2 * channels * 7 * 7, features),
+            nn.LeakyReLU(_SLOPE),
+        )
+        self.unconditional = nn.Linear(features, 1)
+        self.embedding = nn.Embedding(NUM_CLASSES, features)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        h = self.features(2 * x - 1)
+        logits: Tensor = self.unconditional(h).squeeze(1) + (self.embedding(y) * h).sum(1)
+        return logits
+
+
+class Model(GenerativeModel):
+    """The generator with its averaged weights; the discriminator is needed for training alone."""
+
+    conditional = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.generator = Generator(config.latent_dim, config.channels).to(memory_format=torch.channels_last)
+
+    def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        z = torch.randn(len(labels), self.config.latent_dim, generator=rng, device=rng.device)
+        x: Tensor = self.generator(z, labels)
+        return x
+
+
+class Objective(TrainingObjective):
+    """Alternating updates of discriminator and generator on the same batch of labels."""
+
+    losses = ("loss_g", "loss_d")
+
+    def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
+        self.raw_model = model
+        self.config = config
+        self.fabric = fabric
+        self.total_steps = total_steps
+        discriminator = Discriminator(config.channels).to(memory_format=torch.channels_last)
+        self.generator, self.optimizer_g = fabric.setup(model.generator, self._optimizer(model.generator))
+        self.discriminator, self.optimizer_d = fabric.setup(discriminator, self._optimizer(discriminator))
+        self.schedules = [
+            LinearLR(optimizer, start_factor=1.0, end_factor=_FINAL_RATE, total_iters=total_steps)
+            for optimizer in (self.optimizer_g, self.optimizer_d)
+        ]
+        self.ema_model = AveragedModel(model.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        self.steps = 0
+
+    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        betas = (self.config.adam_beta1, self.config.adam_beta2)
+        return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, betas=betas, fused=True)
+
+    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        x_fake = self.generator(self._noise(len(x), rng), y)
+
+        logits_real, logits_fake = self.discriminator(torch.cat([x, x_fake.detach()]), y.repeat(2)).chunk(2)
+        loss_d = discriminator_loss(logits_real, logits_fake, self.config.loss)
+        penalty = torch.zeros_like(loss_d)
+        if self.config.r1_weight and self.steps % self.config.r1_interval == 0:
+            penalty = self.config.r1_weight * self.config.r1_interval * self._r1(x, y)
+        self.optimizer_d.zero_grad()
+        self.fabric.backward(loss_d + penalty)
+        self.optimizer_d.step()
+
+        self.discriminator.requires_grad_(False)
+        loss_g = generator_loss(self.discriminator(x_fake, y), self.config.loss)
+        self.discriminator.requires_grad_(True)
+        self.optimizer_g.zero_grad()
+        self.fabric.backward(loss_g)
+        self.optimizer_g.step()
+        self.ema_model.update_parameters(self.raw_model.generator)
+
+        for schedule in self.schedules:
+            schedule.step()
+        self.steps += 1
+        return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach()}
+
+    def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        logits_real = self.discriminator(x, y)
+        logits_fake = self.discriminator(self.ema_model(self._noise(len(x), rng), y), y)
+        return {
+            "loss_g": generator_loss(logits_fake, self.config.loss),
+            "loss_d": discriminator_loss(logits_real, logits_fake, self.config.loss),
+        }
+
+    def finish(self, train: Split) -> None:
+        """Keep the averaged generator."""
+        self.raw_model.generator.load_state_dict(self.ema_model.module.state_dict())
+
+    def _noise(self, count: int, rng: torch.Generator) -> Tensor:
+        return torch.randn(count, self.config.latent_dim, generator=rng, device=rng.device)
+
+    def _r1(self, x: Tensor, y: Tensor) -> Tensor:
+        x = x.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(self.discriminator(x, y).sum(), x, create_graph=True)
+        return gradient.square().flatten(1).sum(1).mean() / 2
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "ema_model": self.ema_model.state_dict(),
+            "optimizers": [self.optimizer_g.state_dict(), self.optimizer_d.state_dict()],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.ema_model.load_state_dict(state["ema_model"])
+        for optimizer, values in zip((self.optimizer_g, self.optimizer_d), state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        for schedule, values in zip(self.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(values)
+        self.steps = state["steps"]
+
+
+def discriminator_loss(logits_real: Tensor, logits_fake: Tensor, loss: str) -> Tensor:
+    """Mean loss of the discriminator, for logits (B,) of real and of generated images."""
+    if loss == "least_squares":
+        return ((logits_real - 1).square().mean() + logits_fake.square().mean()) / 2
+    return F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
+
+
+def generator_loss(logits_fake: Tensor, loss: str) -> Tensor:
+    """Mean loss of the generator, for logits (B,) of generated images."""
+    if loss == "least_squares":
+        return (logits_fake - 1).square().mean() / 2
+    return F.softplus(-logits_fake).mean()

@@ -1,0 +1,105 @@
+"""Figures made of numbers: the latent space, training curves, and scores beside their floor."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from generative.data import CLASS_NAMES
+from generative.figures.style import CLASS_COLOURS, FLOOR_COLOUR, model_colour, new_figure
+
+_TAIL = 0.002  # share of the points left outside on each side, so that a few far ones do not shrink the rest
+
+
+def latent_spaces(by_model: dict[str, Tensor], labels: Tensor) -> Figure:
+    """Latents float (N, d) of the test images, one panel per model, coloured by class; a projection if d > 2."""
+    figure, axes = new_figure(4.3 * len(by_model) + 1.3, 4.4, columns=len(by_model))
+    for panel, (name, z) in zip(axes, by_model.items(), strict=True):
+        points, title, words = _planar(z)
+        order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))  # no class on top
+        colours = np.array([CLASS_COLOURS[CLASS_NAMES[label]] for label in labels[order].tolist()])
+        x, y = points[order].T.numpy()
+        panel.scatter(x, y, c=colours, s=2.5, alpha=0.6, linewidths=0)
+        low, high = torch.quantile(points, torch.tensor([_TAIL, 1 - _TAIL]), dim=0)
+        margin = 0.04 * (high - low)
+        panel.set_xlim(float(low[0] - margin[0]), float(high[0] + margin[0]))
+        panel.set_ylim(float(low[1] - margin[1]), float(high[1] + margin[1]))
+        panel.set_title(f"{name}: {title}")
+        panel.set_xlabel(words[0])
+        panel.set_ylabel(words[1])
+    marks = [
+        axes[-1].plot([], [], "o", color=colour, markersize=6, label=name)[0] for name, colour in CLASS_COLOURS.items()
+    ]
+    figure.legend(handles=marks, loc="outside right center")
+    return figure
+
+
+def _planar(z: Tensor) -> tuple[Tensor, str, tuple[str, str]]:
+    if z.shape[1] == 2:
+        return z, "test images in the latent space", ("latent $z_1$", "latent $z_2$")
+    if z.shape[1] == 1:
+        return torch.cat([z, torch.zeros_like(z)], 1), "test images in the latent space", ("latent $z_1$", "")
+    centred = z.double() - z.double().mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov(centred.T))
+    share = float(values[-2:].sum() / values.sum())
+    title = f"first 2 principal components of {z.shape[1]} ({share:.0%} of the variance)"
+    vectors = vectors[:, [-1, -2]]
+    vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()  # eigenvectors have no sign
+    return (centred @ vectors).float(), title, ("component 1", "component 2")
+
+
+def training_curves(curves: dict[str, pd.DataFrame]) -> Figure:
+    """One panel per network: what it minimised on the training (solid) and the validation split (dashed)."""
+    columns = 2
+    rows = -(-len(curves) // columns)
+    figure, axes = new_figure(4.4 * columns, 2.6 * rows, rows, columns)
+    for panel, (name, table) in zip(axes, curves.items(), strict=False):
+        keys = [key.removeprefix("train_") for key in table.columns if key.startswith("train_")]
+        for index, key in enumerate(keys):
+            colour = model_colour(index)
+            panel.plot(table["epoch"], table[f"train_{key}"], color=colour, label=f"{key}, training")
+            if f"validation_{key}" in table:
+                panel.plot(table["epoch"], table[f"validation_{key}"], "--", color=colour, label=f"{key}, validation")
+        panel.set_title(name)
+        panel.set_xlabel("epoch")
+        panel.set_ylabel("loss")
+        panel.legend(fontsize=7)
+    for panel in axes[len(curves) :]:
+        panel.set_axis_off()
+    return figure
+
+
+class Bars:
+    """One score of several models: `title` says what it is and which way is better."""
+
+    def __init__(self, title: str, values: dict[str, float], floor: float | None, floor_name: str) -> None:
+        self.title = title
+        self.values = values
+        self.floor = floor
+        self.floor_name = floor_name
+
+
+def score_bars(charts: Sequence[Bars], models: Sequence[str]) -> Figure:
+    """One bar chart per score, the floor (or ceiling) of real images as a line; a model keeps its colour."""
+    figure, axes = new_figure(3.1 * len(charts), 2.9, columns=len(charts))
+    for panel, chart in zip(axes, charts, strict=True):
+        _draw_bars(panel, chart, models)
+    return figure
+
+
+def _draw_bars(panel: Axes, chart: Bars, models: Sequence[str]) -> None:
+    names = list(chart.values)
+    colours = [model_colour(list(models).index(name)) for name in names]
+    drawn = panel.bar(names, list(chart.values.values()), color=colours, width=0.6)
+    panel.bar_label(drawn, [f"{value:.3g}" for value in chart.values.values()], fontsize=8)
+    top = max([*chart.values.values(), chart.floor or 0.0])
+    if chart.floor is not None:
+        panel.axhline(chart.floor, color=FLOOR_COLOUR, linestyle="--", linewidth=1)
+        panel.plot([], [], "--", color=FLOOR_COLOUR, linewidth=1, label=f"{chart.floor_name}: {chart.floor:.3g}")
+        panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    panel.set_ylim(0, 1.12 * top)
+    panel.set_title(chart.title)

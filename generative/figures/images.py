@@ -1,0 +1,168 @@
+"""Figures made of images: reconstructions, samples, latent grids, interpolations, and an animation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from generative.data import CLASS_NAMES
+from generative.figures.style import INK, new_figure
+from generative.files import atomic_path
+
+_GAP = 2  # pixels between two images
+_SIDE = 28
+_CELL = _SIDE + _GAP
+
+
+def tile(images: Tensor, gaps_after_rows: Sequence[int] = (), gap: int = 8) -> np.ndarray:
+    """Images uint8 (R, C, 1, 28, 28) side by side on white (here 0: the figures are printed inverted).
+
+    `gap` extra pixels are left under each row in `gaps_after_rows`.
+    """
+    rows, columns = images.shape[:2]
+    extra = [gap * sum(1 for after in gaps_after_rows if after < row) for row in range(rows + 1)]
+    canvas = np.zeros((rows * _CELL - _GAP + extra[-1], columns * _CELL - _GAP), dtype=np.uint8)
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * _CELL + extra[row], column * _CELL
+            canvas[top : top + _SIDE, left : left + _SIDE] = images[row, column, 0].numpy()
+    return canvas
+
+
+def show_tiles(
+    axes: Axes,
+    canvas: np.ndarray,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    row_tops: Sequence[int] = (),
+) -> None:
+    """Draw what `tile` made, with words beside the rows and above the columns."""
+    axes.imshow(canvas, cmap=INK, vmin=0, vmax=255, interpolation="nearest")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    tops = row_tops or [row * _CELL for row in range(len(row_labels))]
+    axes.set_yticks([top + _SIDE / 2 for top in tops], row_labels)
+    axes.set_xticks([column * _CELL + _SIDE / 2 for column in range(len(column_labels))], column_labels)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+
+
+def reconstructions(images: Tensor, labels: Tensor, by_model: dict[str, Tensor], examples: int = 2) -> Figure:
+    """The first `examples` test images of each class above their reconstructions by each model.
+
+    Args:
+        images: uint8 (N, 1, 28, 28), labels: int64 (N,).
+        by_model: reconstructions like `images`, by model name.
+    """
+    rows, names = [], []
+    for example in range(examples):
+        chosen = torch.stack([(labels == label).nonzero()[example, 0] for label in range(len(CLASS_NAMES))])
+        rows += [images[chosen], *(reconstruction[chosen] for reconstruction in by_model.values())]
+        names += ["test image", *by_model]
+    block = 1 + len(by_model)
+    gaps = [block * (example + 1) - 1 for example in range(examples - 1)]
+    figure, (axes,) = new_figure(8.2, 0.72 * len(rows) + 0.5)
+    tops = [row * _CELL + 8 * (row // block) for row in range(len(rows))]
+    show_tiles(axes, tile(torch.stack(rows), gaps), names, CLASS_NAMES, tops)
+    axes.tick_params(axis="x", labelsize=8)
+    return figure
+
+
+def samples_by_class(samples: Tensor, labels: Tensor, columns: int, title: str) -> Figure:
+    """The first `columns` samples (N, 1, 28, 28) of each class, one class per row."""
+    rows = torch.stack([samples[labels == label][:columns] for label in range(len(CLASS_NAMES))])
+    figure, (axes,) = new_figure(0.62 * columns + 1.2, 0.62 * len(CLASS_NAMES) + 0.4)
+    show_tiles(axes, tile(rows), CLASS_NAMES)
+    axes.set_title(title)
+    return figure
+
+
+def sample_panels(panels: dict[str, Tensor], side: int) -> Figure:
+    """For each title the first `side` * `side` images (N, 1, 28, 28) as a square."""
+    figure, axes = new_figure(3.0 * len(panels), 3.3, columns=len(panels))
+    for panel, (title, images) in zip(axes, panels.items(), strict=True):
+        show_tiles(panel, tile(images[: side * side].unflatten(0, (side, side))))
+        panel.set_title(title)
+    return figure
+
+
+def latent_grid(grid: Tensor, axis: Tensor, title: str) -> Figure:
+    """Decoded points of a 2-D latent space.
+
+    Args:
+        grid: uint8 (G * G, 1, 28, 28), row by row, the second coordinate falling from row to row.
+        axis: float (G, 2), the coordinates of the columns, and of the rows from below.
+    """
+    count = len(axis)
+    canvas = tile(grid.unflatten(0, (count, count)))
+    figure, (panel,) = new_figure(6.6, 6.8)
+    panel.imshow(canvas, cmap=INK, vmin=0, vmax=255, interpolation="nearest")
+    marks = np.linspace(0, count - 1, 5).round().astype(int)
+    panel.set_xticks(marks * _CELL + _SIDE / 2, [f"{axis[mark, 0]:.2g}" for mark in marks])
+    panel.set_yticks((count - 1 - marks) * _CELL + _SIDE / 2, [f"{axis[mark, 1]:.2g}" for mark in marks])
+    panel.set_xlabel("latent $z_1$")
+    panel.set_ylabel("latent $z_2$")
+    panel.set_title(title)
+    return figure
+
+
+class Interpolation(NamedTuple):
+    """A row of decoded images uint8 (S, 1, 28, 28) between two originals (1, 28, 28), and what they are."""
+
+    name: str
+    first: Tensor
+    decoded: Tensor
+    last: Tensor
+
+
+def interpolations(rows: Sequence[Interpolation], within: int, title: str) -> Figure:
+    """One interpolation per row, the first `within` of them within a class; originals at both ends."""
+    steps = len(rows[0].decoded)
+    blank = torch.zeros_like(rows[0].first)[None]
+    images = torch.stack([torch.cat([r.first[None], blank, r.decoded, blank, r.last[None]]) for r in rows])
+    gaps = [within - 1] if 0 < within < len(rows) else []
+    tops = [row * _CELL + (8 if gaps and row >= within else 0) for row in range(len(rows))]
+    figure, (axes,) = new_figure(9.2, 0.56 * len(rows) + 0.7)
+    words = ["original", "", *[""] * steps, "", "original"]
+    words[2], words[2 + steps // 2], words[1 + steps] = "0", "decoded, share of the way", "1"
+    show_tiles(axes, tile(images, gaps), [row.name for row in rows], words, tops)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_title(title)
+    return figure
+
+
+_SCALE = 5
+_FRAME_MS = 60
+_HOLD_MS = 900
+
+
+def save_animation(row: Interpolation, path: Path) -> None:
+    """Write an endless GIF that goes from the first original to the last and back, decoded image in the middle."""
+    font = ImageFont.load_default(size=14)
+    side = _SIDE * _SCALE
+    width, height = 3 * side + 40, side + 52
+    count = len(row.decoded)
+    order = [*range(count), *range(count - 2, 0, -1)]
+    frames = []
+    for step in order:
+        frame = Image.new("L", (width, height), 255)
+        draw = ImageDraw.Draw(frame)
+        parts = (("original", row.first), ("decoded", row.decoded[step]), ("original", row.last))
+        for index, (word, image) in enumerate(parts):
+            left = 10 + index * (side + 10)
+            picture = Image.fromarray(255 - image[0].numpy()).resize((side, side), Image.Resampling.NEAREST)
+            frame.paste(picture, (left, 26))
+            draw.text((left + side / 2, 13), word, fill=0, font=font, anchor="mm")
+        left, right, y = 10 + side + 10, 10 + 2 * side + 10, height - 12
+        draw.line((left, y, right, y), fill=190, width=3)
+        draw.line((left, y, left + (right - left) * step / (count - 1), y), fill=0, width=3)
+        frames.append(frame)
+    durations = [_HOLD_MS if step in (0, count - 1) else _FRAME_MS for step in order]
+    with atomic_path(path) as temporary:
+        frames[0].save(temporary, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)

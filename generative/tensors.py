@@ -1,0 +1,103 @@
+"""Reading and writing named tensors as safetensors files.
+
+safetensors cannot carry code and its bytes depend on the content alone: names are stored in a
+fixed order, and the one metadata key is a JSON string with sorted keys.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from generative.errors import PipelineError
+from generative.files import write_bytes
+
+_METADATA_KEY = "json"
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
+    """Write `tensors` (any shapes and types, on any device) and JSON-able `metadata` to `path`.
+
+    The write is atomic, and equal arguments give equal bytes.
+    """
+    contiguous = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    header = {_METADATA_KEY: json.dumps(metadata or {}, sort_keys=True)}
+    write_bytes(path, save(contiguous, metadata=header))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read every tensor of a safetensors file, on the CPU.
+
+    Raises:
+        PipelineError: the file is missing, truncated or malformed.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def load_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata that `save_tensors` stored.
+
+    Raises:
+        PipelineError: the file is missing, truncated, malformed, or was not written by `save_tensors`.
+    """
+    with _opened(path) as file:
+        header = file.metadata() or {}
+    try:
+        metadata: dict[str, Any] = json.loads(header[_METADATA_KEY])
+    except (KeyError, ValueError):
+        raise PipelineError(f"{path} has no readable metadata: it was not made by this pipeline.") from None
+    return metadata
+
+
+def require(
+    tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int | None, ...], *, path: Path
+) -> Tensor:
+    """Return `tensors[name]` after checking its type and shape; None in `shape` allows any size.
+
+    Raises:
+        PipelineError: the tensor is missing or is not as required; the message names `path`.
+    """
+    if name not in tensors:
+        raise PipelineError(f"{path} has no tensor '{name}': delete it and run `dvc repro` again.")
+    tensor = tensors[name]
+    fits = tensor.dim() == len(shape) and all(
+        wanted is None or size == wanted for size, wanted in zip(tensor.shape, shape, strict=True)
+    )
+    if tensor.dtype != dtype or not fits:
+        wanted_shape = tuple("any" if size is None else size for size in shape)
+        raise PipelineError(
+            f"{path}: tensor '{name}' is {tensor.dtype} {tuple(tensor.shape)}, but must be {dtype} "
+            f"{wanted_shape}: delete the file and run `dvc repro` again."
+        )
+    return tensor
+
+
+def load_weights(module: torch.nn.Module, tensors: dict[str, Tensor], *, path: Path) -> None:
+    """Copy `tensors` into `module`; names, shapes and types must match exactly.
+
+    Raises:
+        PipelineError: `path`, the file they come from, holds the weights of another network.
+    """
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise PipelineError(
+            f"{path} does not fit the network that params.yaml describes ({reason}): run `dvc repro`."
+        ) from None
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing: `dvc repro` makes it, `dvc pull` fetches it.") from None
+    except (SafetensorError, OSError) as error:
+        raise PipelineError(
+            f"{path} is not a readable safetensors file ({error}): delete it, then `dvc pull` or `dvc repro`."
+        ) from None

@@ -1,0 +1,175 @@
+"""The training loop, the same for every family and for the feature extractor.
+
+The whole split lies on the device as uint8, batches are picked by index, and losses are summed on the
+device: one transfer to the host per epoch. After every epoch the state is checkpointed.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from generative.checkpoints import Checkpoints
+from generative.data import Split, to_unit
+from generative.errors import PipelineError
+from generative.family import TrainingObjective
+from generative.runtime import make_rng
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+History = list[dict[str, float]]
+
+_EXPLODED = 100.0  # a loss this many times its value on the untrained network has diverged
+_VALIDATION_BATCH = 1000
+_VALIDATION_SEED = 0  # the same noise in every epoch: curves show the model, not the draw
+
+
+def fit(
+    model: nn.Module,
+    objective: TrainingObjective,
+    train: Split,
+    validation: Split,
+    *,
+    name: str,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    fabric: "Fabric",
+    checkpoints: Checkpoints,
+    on_epoch: Callable[[History], None],
+) -> History:
+    """Train `model` in place with `objective` for `epochs` passes over `train`.
+
+    Each epoch shuffles the split anew and drops the incomplete last batch. The last epoch's weights are
+    kept: nothing is chosen by a score.
+
+    Args:
+        model: its weights, and those that `objective` holds, are what a checkpoint stores.
+        objective: called once per batch.
+        train: training images.
+        validation: scored after each epoch, never trained on.
+        name: shown in the progress bar and in messages.
+        epochs: passes over `train`.
+        batch_size: images per update.
+        seed: of the shuffling and of the noise that the objective draws.
+        fabric: gives the device.
+        checkpoints: where an interrupted training left its state, if it did.
+        on_epoch: called with the history so far, after each epoch and once on resuming.
+
+    Returns:
+        One row per epoch: `epoch` (from 1), the means over the epoch's batches as `train_*`, and the means
+        over the validation split as `validation_*`.
+
+    Raises:
+        PipelineError: the split is smaller than a batch, or a loss is not finite or explodes.
+    """
+    if len(train) < batch_size:
+        raise PipelineError(f"{name}: batch_size {batch_size} is larger than the training split ({len(train)}).")
+    device = fabric.device
+    train, validation = train.to(device), validation.to(device)
+    rng = make_rng(seed, device)
+    history: History = []
+    initial: dict[str, float] = {}
+
+    state = checkpoints.load()
+    if state is not None:
+        model.load_state_dict(state["model"])
+        objective.load_state_dict(state["objective"])
+        rng.set_state(state["rng"])
+        torch.set_rng_state(state["torch_rng"])
+        history, initial = state["history"], state["initial"]
+        print(f"{name}: goes on after epoch {len(history)} of {epochs}, where an earlier run was interrupted")
+        on_epoch(history)
+
+    for epoch in range(len(history) + 1, epochs + 1):
+        model.train()
+        losses, first = _train_epoch(objective, train, batch_size, rng, f"{name} {epoch}/{epochs}")
+        initial = initial or first
+        _stop_if_diverged(name, epoch, objective.losses, losses, initial)
+        scores = validate(model, objective, validation)
+        row: dict[str, float] = {"epoch": epoch}
+        row |= {f"train_{key}": value for key, value in losses.items()}
+        row |= {f"validation_{key}": value for key, value in scores.items()}
+        history.append(row)
+        checkpoints.save(
+            {
+                "model": model.state_dict(),
+                "objective": objective.state_dict(),
+                "rng": rng.get_state(),
+                "torch_rng": torch.get_rng_state(),
+                "history": history,
+                "initial": initial,
+            }
+        )
+        on_epoch(history)
+    model.eval()
+    objective.finish(train)
+    return history
+
+
+def validate(model: nn.Module, objective: TrainingObjective, split: Split) -> dict[str, float]:
+    """The objective's validation scalars, averaged over `split`; leaves the mode of `model` unchanged."""
+    rng = make_rng(_VALIDATION_SEED, split.images.device)
+    was_training = model.training
+    model.eval()
+    sums = _Sums()
+    with torch.no_grad():
+        for images, y in zip(split.images.split(_VALIDATION_BATCH), split.labels.split(_VALIDATION_BATCH), strict=True):
+            sums.add(objective.validate(to_unit(images), y, rng), weight=len(y))
+    model.train(was_training)
+    return sums.means()
+
+
+def _train_epoch(
+    objective: TrainingObjective, train: Split, batch_size: int, rng: torch.Generator, title: str
+) -> tuple[dict[str, float], dict[str, float]]:
+    order = torch.randperm(len(train), generator=rng, device=rng.device)
+    batches = order[: len(train) // batch_size * batch_size].view(-1, batch_size)
+    sums = _Sums()
+    first: dict[str, Tensor] = {}
+    bar = tqdm(total=batches.numel(), desc=title, unit=" images", unit_scale=True, disable=None, leave=False)
+    for indices in batches:
+        x = to_unit(train.images[indices])
+        losses = objective.step(x, train.labels[indices], rng)
+        first = first or {key: value.clone() for key, value in losses.items()}
+        sums.add(losses)
+        if bar.update(batch_size):  # true only when the bar is drawn anew, a few times per second
+            bar.set_postfix({key: f"{float(losses[key]):.4g}" for key in objective.losses}, refresh=False)
+    bar.close()
+    return sums.means(), {key: float(value) for key, value in first.items()}
+
+
+def _stop_if_diverged(
+    name: str, epoch: int, watched: tuple[str, ...], losses: dict[str, float], initial: dict[str, float]
+) -> None:
+    for key in watched:
+        limit = _EXPLODED * max(1.0, abs(initial[key]))
+        if not math.isfinite(losses[key]) or not math.isfinite(initial[key]) or abs(losses[key]) > limit:
+            raise PipelineError(
+                f"{name}: {key} diverged in epoch {epoch} (mean {losses[key]:.4g}, at the start "
+                f"{initial[key]:.4g}); nothing was written: lower its learning_rate in params.yaml."
+            )
+
+
+class _Sums:
+    """Weighted sums of named scalars, kept on their device until the means are asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._weight = 0
+
+    def add(self, scalars: dict[str, Tensor], weight: int = 1) -> None:
+        self._weight += weight
+        for key, value in scalars.items():
+            term = value.detach() * weight
+            self._sums[key] = self._sums[key] + term if key in self._sums else term
+
+    def means(self) -> dict[str, float]:
+        if not self._sums:
+            return {}
+        values: list[Any] = (torch.stack(list(self._sums.values())) / self._weight).tolist()
+        return dict(zip(self._sums, values, strict=True))

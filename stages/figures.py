@@ -1,0 +1,118 @@
+"""Stage `figures`: draws plots/figures/ from tensors, curves and metrics; no model runs here."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from generative.config import Config
+from generative.data import Split, load_split
+from generative.errors import PipelineError
+from generative.figures import charts, images
+from generative.figures.style import save_figure
+from generative.files import read_json
+from generative.tensors import load_metadata, load_tensors
+from stages.cli import run
+from stages.params import model_names, read_block
+from stages.paths import TEST, curves, generated
+from stages.result_paths import FIGURES, SCORE_METRICS
+
+Tensors = dict[str, Tensor]
+
+# Scores that get a bar chart: title, what the line of real images is called.
+CHARTS = {
+    "frechet_distance": ("Fréchet distance of samples\n(lower is better)", "real images"),
+    "label_accuracy": ("Label accuracy of samples\n(higher is better)", "real images"),
+    "mse_x1000": ("Reconstruction MSE per pixel\n(x 1000, lower is better)", ""),
+    "ssim": ("Reconstruction SSIM\n(higher is better)", ""),
+}
+
+
+class FiguresConfig(Config):
+    """How figures look (params: `figures`)."""
+
+    dpi: Annotated[int, Field(ge=30, le=600)]
+    sample_columns: Annotated[int, Field(ge=2, le=20)]
+
+
+def main() -> None:
+    """Draw every figure that the models allow."""
+    config = read_block("figures", FiguresConfig)
+    names = model_names()
+    made = {name: load_tensors(generated(name)) for name in names}
+    test = load_split(TEST)
+    encoders = {name: tensors for name, tensors in made.items() if "latents" in tensors}
+
+    def save(figure: Any, name: str) -> None:
+        save_figure(figure, FIGURES / f"{name}.png", config.dpi)
+
+    side = config.sample_columns
+    save(images.sample_panels({"real test images": test.images} | _pick(made, "samples"), side), "samples")
+    for name, tensors in made.items():
+        if bool((tensors["labels"] >= 0).all()):
+            title = f"{name}: samples by class"
+            save(
+                images.samples_by_class(tensors["samples"], tensors["labels"], side, title),
+                f"samples_by_class_{name}",
+            )
+    if encoders:
+        reconstructions = _pick(encoders, "reconstructions")
+        save(images.reconstructions(test.images, test.labels, reconstructions), "reconstructions")
+        save(charts.latent_spaces(_pick(encoders, "latents"), test.labels), "latent_space")
+    for name, tensors in encoders.items():
+        draw_latent_paths(name, tensors, test, save)
+    save(charts.training_curves({name: read_curves(curves(name)) for name in ["extractor", *names]}), "training")
+    save(charts.score_bars(score_charts(names), names), "scores")
+
+
+def draw_latent_paths(name: str, tensors: Tensors, test: Split, save: Any) -> None:
+    """The latent grid, the interpolations and the animation of one model."""
+    metadata = load_metadata(generated(name))
+    within, between = metadata["within"], metadata["between"]
+    words = [f"{label} to {label}" for label in within] + [f"{first} to {second}" for first, second in between]
+    first, last = (test.images[tensors["interpolation_ends"][:, end]] for end in (0, 1))
+    rows = [images.Interpolation(*row) for row in zip(words, first, tensors["interpolations"], last, strict=True)]
+    title = f"{name}: straight lines in the latent space, within a class and between two"
+    save(images.interpolations(rows, len(within), title), f"interpolations_{name}")
+    animated = rows[len(within)]._replace(decoded=tensors["animation"])
+    images.save_animation(animated, FIGURES / f"interpolation_{name}.gif")
+    if "grid" in tensors:
+        save(
+            images.latent_grid(tensors["grid"], tensors["grid_axis"], f"{name}: decoded latent grid"),
+            f"latent_grid_{name}",
+        )
+
+
+def read_curves(path: Path) -> pd.DataFrame:
+    """The curves of one training.
+
+    Raises:
+        PipelineError: the file is missing or is no table.
+    """
+    try:
+        return pd.read_csv(path, sep="\t")
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{path} cannot be read ({error}): `dvc pull` or `dvc repro` brings it back.") from None
+
+
+def score_charts(names: list[str]) -> list[charts.Bars]:
+    """One chart for each score in CHARTS that a model has."""
+    real = read_json(SCORE_METRICS / "real.json")
+    rows = {name: read_json(SCORE_METRICS / f"{name}.json") for name in names}
+    result = []
+    for key, (title, floor_name) in CHARTS.items():
+        values = {name: row[key] for name, row in rows.items() if key in row}
+        if values:
+            result.append(charts.Bars(title, values, real.get(key), floor_name))
+    return result
+
+
+def _pick(made: dict[str, Tensors], key: str) -> Tensors:
+    return {name: torch.as_tensor(tensors[key]) for name, tensors in made.items()}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,89 @@
+"""What the training stages share: resuming, the lock against a second process, and writing the outputs."""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from generative.checkpoints import Checkpoints
+from generative.data import load_split
+from generative.family import TrainingObjective
+from generative.files import write_text
+from generative.runtime import ComputeConfig, start
+from generative.tensors import save_tensors
+from generative.training import History, fit
+from stages.params import read_block
+from stages.paths import CHECKPOINTS, TRAIN, VALIDATION
+
+MakeObjective = Callable[[Any, Any, Fabric, int], TrainingObjective]
+
+
+def train_network(
+    name: str,
+    config: Any,
+    make_model: Callable[[Any], nn.Module],
+    make_objective: MakeObjective,
+    *,
+    weights: Path,
+    curves: Path,
+) -> None:
+    """Train one network from params.yaml's `config` and write its `weights` and `curves`.
+
+    Goes on from a checkpoint if an earlier run with the same settings, inputs and code was interrupted.
+    """
+    compute = read_block("compute", ComputeConfig)
+    start(compute)
+    fabric = Fabric(accelerator=compute.accelerator, devices=1, precision=compute.precision)
+    fabric.launch()
+    checkpoints = Checkpoints(CHECKPOINTS / name, fingerprint(config, compute))
+    with checkpoints.locked():
+        train, validation = load_split(TRAIN), load_split(VALIDATION)
+        torch.manual_seed(config.seed)
+        model = make_model(config)
+        steps = config.epochs * (len(train) // config.batch_size)
+        objective = make_objective(model, config, fabric, steps)
+        fit(
+            model,
+            objective,
+            train,
+            validation,
+            name=name,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            fabric=fabric,
+            checkpoints=checkpoints,
+            on_epoch=lambda history: write_curves(curves, history),
+        )
+        save_tensors(weights, dict(model.state_dict()), {"config": config.model_dump(mode="json")})
+        checkpoints.clear()
+
+
+def write_curves(path: Path, history: History) -> None:
+    """Write one row per epoch as tab-separated values, seven significant digits."""
+    write_text(path, pd.DataFrame(history).to_csv(sep="\t", index=False, float_format="%.7g", lineterminator="\n"))
+
+
+def fingerprint(*settings: Any) -> str:
+    """A hash of all that the result of a training depends on: settings, input files, code, torch's version."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for setting in settings:
+        digest.update(setting.model_dump_json().encode())
+    for path in (TRAIN, VALIDATION, *_project_modules()):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:32]
+
+
+def _project_modules() -> list[Path]:
+    files = [
+        module.__file__
+        for name, module in sorted(sys.modules.items())
+        if name.split(".")[0] in ("generative", "stages") and getattr(module, "__file__", None)
+    ]
+    return [Path(file) for file in files if file]

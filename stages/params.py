@@ -1,0 +1,84 @@
+"""Reading params.yaml: the only code that opens it.
+
+A stage asks for the block it needs, and gets it checked and typed. `check_params` asks for all of them.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from generative.config import Config
+from generative.errors import PipelineError
+
+PARAMS = Path("params.yaml")
+RESERVED_NAMES = ("extractor", "real")  # their files lie beside those of the models
+
+ConfigType = TypeVar("ConfigType", bound=Config)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers, as DVC reads them: 1e-3 is a number (YAML 1.1 takes it for a string)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$", re.ASCII),
+    list("-+0123456789."),
+)
+
+
+def read_params() -> dict[str, Any]:
+    """The whole of params.yaml, unchecked.
+
+    Raises:
+        PipelineError: the file is missing or is not YAML.
+    """
+    try:
+        params = yaml.load(PARAMS.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError:
+        raise PipelineError(f"{PARAMS} is missing here: run from the folder that holds it.") from None
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{PARAMS} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(params, dict):
+        raise PipelineError(f"{PARAMS} must be a mapping of blocks such as 'compute' and 'models'.")
+    return params
+
+
+def read_block(name: str, config_class: type[ConfigType]) -> ConfigType:
+    """The block `name` of params.yaml as `config_class`.
+
+    Raises:
+        PipelineError: naming each missing, unknown or wrong key.
+    """
+    return config_class.parse(get_block(read_params(), name), where=name)
+
+
+def model_names() -> list[str]:
+    """The keys of the block `models`, in the order of the file.
+
+    Raises:
+        PipelineError: there is no model, or a name cannot be used in file names.
+    """
+    models = get_block(read_params(), "models")
+    if not isinstance(models, dict) or not models:
+        raise PipelineError("params: 'models' must be a block with at least one model.")
+    for name in models:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)) or name in RESERVED_NAMES:
+            raise PipelineError(
+                f"params: 'models.{name}' is no name for a model: use lower-case letters, digits and _, "
+                f"and none of {', '.join(RESERVED_NAMES)}."
+            )
+    return list(models)
+
+
+def get_block(params: dict[str, Any], name: str) -> Any:
+    """The block `name` of what `read_params` returned, unchecked.
+
+    Raises:
+        PipelineError: there is none.
+    """
+    if name not in params:
+        raise PipelineError(f"params: the block '{name}' is missing from {PARAMS}.")
+    return params[name]

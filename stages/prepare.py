@@ -1,0 +1,62 @@
+"""Stage `prepare`: IDX files to the splits train, validation (both from the 60,000) and test (the 10,000)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from generative.config import Config, Seed
+from generative.data import NUM_CLASSES, Split, save_split, stratified_split
+from generative.errors import PipelineError
+from generative.runtime import make_rng
+from stages.cli import run
+from stages.params import read_block
+from stages.paths import RAW, TEST, TRAIN, VALIDATION
+
+SplitSize = Annotated[int, Field(ge=NUM_CLASSES, multiple_of=NUM_CLASSES)]
+
+
+class PrepareConfig(Config):
+    """How the official training images are divided (params: `prepare`)."""
+
+    seed: Seed
+    train_size: SplitSize
+    validation_size: SplitSize
+
+
+def main() -> None:
+    """Write the three splits; every class is equally frequent in each."""
+    config = read_block("prepare", PrepareConfig)
+    images, labels = read_idx(RAW, "train")
+    sizes = (config.train_size, config.validation_size)
+    parts = stratified_split(labels, sizes, make_rng(config.seed))
+    for path, indices in zip((TRAIN, VALIDATION), parts, strict=True):
+        save_split(path, Split(images[indices], labels[indices]))
+    save_split(TEST, Split(*read_idx(RAW, "t10k")))
+
+
+def read_idx(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
+    """Images uint8 (N, 1, 28, 28) and labels int64 (N,) of the files `prefix`-... in `folder`.
+
+    Raises:
+        PipelineError: a file is missing or is not in the IDX format.
+    """
+    try:
+        images: Tensor = read_image_file(str(folder / f"{prefix}-images-idx3-ubyte")).unsqueeze(1)
+        labels: Tensor = read_label_file(str(folder / f"{prefix}-labels-idx1-ubyte"))
+    except (OSError, AssertionError, RuntimeError, TypeError, ValueError, KeyError, IndexError) as error:
+        raise PipelineError(
+            f"{folder}/{prefix}-*: not the IDX files of Fashion-MNIST ({error}): run `dvc repro -f download`."
+        ) from None
+    if images.shape[1:] != torch.Size((1, 28, 28)) or len(images) != len(labels):
+        raise PipelineError(
+            f"{folder}/{prefix}-*: {tuple(images.shape)} images and {len(labels)} labels do not belong together."
+        )
+    return images, labels
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,155 @@
+"""Stage `report`: one A4 page from the committed metrics and figures, in words made from the numbers.
+
+The layout is stages/report.typ; everything that depends on a result is put together here.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typst
+
+from generative.errors import PipelineError
+from generative.files import read_json, write_bytes
+from stages.cli import run
+from stages.models import read_model
+from stages.params import model_names
+from stages.result_paths import FIGURES, REPORT, SCORE_METRICS
+
+TEMPLATE = Path("stages/report.typ")
+
+Row = dict[str, float]
+
+# Columns of the table: key in metrics/scores/, heading, decimals.
+COLUMNS = (
+    ("frechet_distance", "Fréchet distance ↓", 2),
+    ("label_accuracy", "label accuracy ↑", 3),
+    ("mse_x1000", "MSE × 1000 ↓", 2),
+    ("psnr", "PSNR, dB ↑", 2),
+    ("ssim", "SSIM ↑", 3),
+    ("bce", "BCE, nats ↓", 1),
+    ("elbo", "ELBO, nats ↑", 1),
+)
+
+
+def main() -> None:
+    """Typeset the report."""
+    names = model_names()
+    rows = {name: read_json(SCORE_METRICS / f"{name}.json") for name in ["real", *names]}
+    context = {
+        "models": {name: read_model(name)[0].describe() for name in names},
+        "headings": [heading for _, heading, _ in COLUMNS],
+        "table": {name: [cell(row.get(key), decimals) for key, _, decimals in COLUMNS] for name, row in rows.items()},
+        "representation": representation(rows),
+        "paths": between_points(rows),
+        "conditional": conditional(rows),
+        "figures": {key: f"/{path}" for key, path in choose_figures(rows).items()},
+    }
+    write_bytes(REPORT, typeset(context))
+
+
+def typeset(context: dict[str, Any]) -> bytes:
+    """The PDF; the same bytes for the same context, template and figures.
+
+    Raises:
+        PipelineError: a figure is missing, or the text does not fit one page.
+    """
+    try:
+        pdf = typst.compile(
+            str(TEMPLATE),
+            root=".",
+            ignore_system_fonts=True,
+            sys_inputs={"context": json.dumps(context, sort_keys=True)},
+            timestamp=0,
+        )
+    except typst.TypstError as error:
+        raise PipelineError(f"the report cannot be typeset: {error.message}.") from None
+    assert isinstance(pdf, bytes)
+    return pdf
+
+
+def cell(value: float | None, decimals: int) -> str:
+    """A number for the table; a dash where a model has no such score."""
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def representation(rows: dict[str, Row]) -> str:
+    """How well the encoders represent the data."""
+    sentences = []
+    encoders = {name: row for name, row in rows.items() if "mse_x1000" in row}
+    for name, row in encoders.items():
+        excess = row["bce"] - row["bce_floor"]
+        sentences.append(
+            f"The {name} reconstructs test images with a root-mean-square error of "
+            f"{(row['mse_x1000'] / 1000) ** 0.5 * 255:.0f} of 255 grey levels (PSNR {row['psnr']:.1f} dB, "
+            f"SSIM {row['ssim']:.2f}); its binary cross-entropy lies {excess:.0f} nats per image above the "
+            f"irreducible {row['bce_floor']:.0f}."
+        )
+    if len(encoders) > 1:
+        best = min(encoders, key=lambda name: encoders[name]["mse_x1000"])
+        worst = max(encoders, key=lambda name: encoders[name]["mse_x1000"])
+        ratio = encoders[worst]["mse_x1000"] / encoders[best]["mse_x1000"] - 1
+        sentences.append(f"The error of the {worst} is {ratio:.0%} above that of the {best}.")
+    for name, row in encoders.items():
+        if "loss_kl" in row:
+            sentences.append(f"The {name}'s code carries {row['loss_kl']:.1f} nats per image about its input.")
+    return " ".join(sentences)
+
+
+def between_points(rows: dict[str, Row]) -> str:
+    """What lies between two points of the latent space."""
+    sentences = []
+    for name, row in rows.items():
+        if "path_within_kept" not in row:
+            continue
+        within, between = row["path_within_kept"], row["path_between_kept"]
+        sentences.append(
+            f"On straight lines between two test images of one class, the {name} decodes an image of that class "
+            f"{within:.0%} of the time; between images of two classes it shows one of the two {between:.0%} of the "
+            f"time, and otherwise crosses the region of a third."
+        )
+    return " ".join(sentences)
+
+
+def conditional(rows: dict[str, Row]) -> str:
+    """What came out of the models that follow a label."""
+    real = rows["real"]
+    sentences = []
+    for name, row in rows.items():
+        if name == "real" or "label_accuracy" not in row:
+            continue
+        others = {key: other["frechet_distance"] for key, other in rows.items() if "label_accuracy" not in other}
+        compared = ""
+        if others:
+            nearest = min(others, key=lambda key: others[key])
+            ratio = others[nearest] / row["frechet_distance"]
+            relation = f"{ratio:.1f} times nearer" if ratio >= 1 else f"{1 / ratio:.1f} times farther"
+            compared = f", {relation} than those of the {nearest}"
+        sentences.append(
+            f"The classifier sees the label that was asked for in {row['label_accuracy']:.1%} of the {name}'s samples "
+            f"(real test images: {real['label_accuracy']:.1%}). Their Fréchet distance to the test images is "
+            f"{row['frechet_distance']:.2f}{compared}; real images reach {real['frechet_distance']:.2f}."
+        )
+    return " ".join(sentences)
+
+
+def choose_figures(rows: dict[str, Row]) -> dict[str, Path]:
+    """The figures of the page: a model with a prior over its latents is shown in detail, else the first encoder."""
+    encoders = [name for name, row in rows.items() if "mse_x1000" in row]
+    planar = [name for name in encoders if (FIGURES / f"latent_grid_{name}.png").exists()]
+    shown = next((name for name in planar if "elbo" in rows[name]), (planar or encoders or [""])[0])
+    followers = [name for name, row in rows.items() if name != "real" and "label_accuracy" in row]
+    wanted = {
+        "reconstructions": "reconstructions",
+        "latent_space": "latent_space",
+        "interpolations": f"interpolations_{shown}",
+        "latent_grid": f"latent_grid_{shown}",
+        "samples_by_class": f"samples_by_class_{followers[0]}" if followers else "samples",
+        "training": "training",
+    }
+    paths = {key: FIGURES / f"{name}.png" for key, name in wanted.items()}
+    return {key: path for key, path in paths.items() if path.exists()}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,13 @@
+"""Where scores, metrics, figures and the report are, relative to the repository."""
+
+from pathlib import Path
+
+SCORE_METRICS = Path("metrics/scores")
+PER_CLASS_METRICS = Path("metrics/per_class")
+FIGURES = Path("plots/figures")
+REPORT = Path("report.pdf")
+
+
+def scores(name: str) -> Path:
+    """Scores of a model, or of real images (`real`)."""
+    return Path(f"data/scores/{name}.json")
