@@ -22,12 +22,12 @@ from stages.result_paths import FIGURES, SCORE_METRICS
 
 Tensors = dict[str, Tensor]
 
-# Scores that get a bar chart: title, what the line of real images is called.
+# Scores that get a bar chart: title, whether its scale is logarithmic.
 CHARTS = {
-    "frechet_distance": ("Fréchet distance of samples\n(lower is better)", "real images"),
-    "label_accuracy": ("Label accuracy of samples\n(higher is better)", "real images"),
-    "mse_x1000": ("Reconstruction MSE per pixel\n(x 1000, lower is better)", ""),
-    "ssim": ("Reconstruction SSIM\n(higher is better)", ""),
+    "frechet_distance": ("Fréchet distance of samples\n(lower is better)", True),
+    "label_accuracy": ("Label accuracy of samples\n(higher is better)", False),
+    "mse_x1000": ("Reconstruction MSE per pixel\n(× 1000, lower is better)", False),
+    "ssim": ("Reconstruction SSIM\n(higher is better)", False),
 }
 
 
@@ -103,10 +103,10 @@ def score_charts(names: list[str]) -> list[charts.Bars]:
     real = read_json(SCORE_METRICS / "real.json")
     rows = {name: read_json(SCORE_METRICS / f"{name}.json") for name in names}
     result = []
-    for key, (title, floor_name) in CHARTS.items():
+    for key, (title, log_scale) in CHARTS.items():
         values = {name: row[key] for name, row in rows.items() if key in row}
         if values:
-            result.append(charts.Bars(title, values, real.get(key), floor_name))
+            result.append(charts.Bars(title, values, real.get(key), log_scale))
     return result
 
 

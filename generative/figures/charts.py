@@ -1,16 +1,18 @@
 """Figures made of numbers: the latent space, training curves, and scores beside their floor."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from generative.data import CLASS_NAMES
-from generative.figures.style import CLASS_COLOURS, FLOOR_COLOUR, model_colour, new_figure
+from generative.figures.style import CLASS_COLOURS, REAL_COLOUR, model_colour, new_figure
 
 _TAIL = 0.002  # share of the points left outside on each side, so that a few far ones do not shrink the rest
 
@@ -53,19 +55,20 @@ def _planar(z: Tensor) -> tuple[Tensor, str, tuple[str, str]]:
 
 
 def training_curves(curves: dict[str, pd.DataFrame]) -> Figure:
-    """One panel per network: what it minimised on the training (solid) and the validation split (dashed)."""
+    """One panel per network: what it minimised on the training (solid) and the validation split (dashed).
+
+    Where there is a total `loss`, its parts are left out: they are in the curves' files.
+    """
     columns = 2
     rows = -(-len(curves) // columns)
-    figure, axes = new_figure(4.4 * columns, 2.6 * rows, rows, columns)
+    figure, axes = new_figure(4.6 * columns, 2.6 * rows, rows, columns)
     for panel, (name, table) in zip(axes, curves.items(), strict=False):
         keys = [key.removeprefix("train_") for key in table.columns if key.startswith("train_")]
-        for index, key in enumerate(keys):
-            colour = model_colour(index)
-            panel.plot(table["epoch"], table[f"train_{key}"], color=colour, label=f"{key}, training")
-            if f"validation_{key}" in table:
-                panel.plot(table["epoch"], table[f"validation_{key}"], "--", color=colour, label=f"{key}, validation")
+        for index, key in enumerate(["loss"] if "loss" in keys else keys):
+            _draw_curve(panel, table, key, model_colour(index))
         panel.set_title(name)
         panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel("loss")
         panel.legend(fontsize=7)
     for panel in axes[len(curves) :]:
@@ -73,18 +76,23 @@ def training_curves(curves: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-class Bars:
-    """One score of several models: `title` says what it is and which way is better."""
+def _draw_curve(panel: Axes, table: pd.DataFrame, key: str, colour: str) -> None:
+    panel.plot(table["epoch"], table[f"train_{key}"], color=colour, label=f"{key}, training")
+    if f"validation_{key}" in table:
+        panel.plot(table["epoch"], table[f"validation_{key}"], "--", color=colour, label=f"{key}, validation")
 
-    def __init__(self, title: str, values: dict[str, float], floor: float | None, floor_name: str) -> None:
-        self.title = title
-        self.values = values
-        self.floor = floor
-        self.floor_name = floor_name
+
+class Bars(NamedTuple):
+    """One score of several models; `real` is what real images reach: the floor or the ceiling."""
+
+    title: str
+    values: dict[str, float]
+    real: float | None
+    log_scale: bool
 
 
 def score_bars(charts: Sequence[Bars], models: Sequence[str]) -> Figure:
-    """One bar chart per score, the floor (or ceiling) of real images as a line; a model keeps its colour."""
+    """One bar chart per score, the score of real images as a line; a model keeps its colour and its place."""
     figure, axes = new_figure(3.1 * len(charts), 2.9, columns=len(charts))
     for panel, chart in zip(axes, charts, strict=True):
         _draw_bars(panel, chart, models)
@@ -92,14 +100,24 @@ def score_bars(charts: Sequence[Bars], models: Sequence[str]) -> Figure:
 
 
 def _draw_bars(panel: Axes, chart: Bars, models: Sequence[str]) -> None:
-    names = list(chart.values)
-    colours = [model_colour(list(models).index(name)) for name in names]
-    drawn = panel.bar(names, list(chart.values.values()), color=colours, width=0.6)
-    panel.bar_label(drawn, [f"{value:.3g}" for value in chart.values.values()], fontsize=8)
-    top = max([*chart.values.values(), chart.floor or 0.0])
-    if chart.floor is not None:
-        panel.axhline(chart.floor, color=FLOOR_COLOUR, linestyle="--", linewidth=1)
-        panel.plot([], [], "--", color=FLOOR_COLOUR, linewidth=1, label=f"{chart.floor_name}: {chart.floor:.3g}")
+    shown = [(place, name) for place, name in enumerate(models) if name in chart.values]
+    heights = [chart.values[name] for _, name in shown]
+    colours = [model_colour(place) for place, _ in shown]
+    drawn = panel.bar([place for place, _ in shown], heights, color=colours, width=0.65)
+    panel.bar_label(drawn, [f"{height:.3g}" for height in heights], fontsize=8)
+    panel.set_xticks(range(len(models)), models)
+    panel.set_xlim(-0.6, len(models) - 0.4)
+    for place, name in enumerate(models):
+        if name not in chart.values:
+            panel.annotate("–", (place, 0.02), xycoords=("data", "axes fraction"), ha="center")
+    known = [*heights, *([] if chart.real is None else [chart.real])]
+    if chart.real is not None:
+        panel.axhline(chart.real, color=REAL_COLOUR, linestyle="--", linewidth=1)
+        panel.plot([], [], "--", color=REAL_COLOUR, linewidth=1, label=f"real images: {chart.real:.3g}")
         panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1))
-    panel.set_ylim(0, 1.12 * top)
+    if chart.log_scale:
+        panel.set_yscale("log")
+        panel.set_ylim(0.5 * min(known), 2 * max(known))
+    else:
+        panel.set_ylim(0, 1.12 * max(known))
     panel.set_title(chart.title)

@@ -85,7 +85,8 @@ def samples_by_class(samples: Tensor, labels: Tensor, columns: int, title: str) 
 
 def sample_panels(panels: dict[str, Tensor], side: int) -> Figure:
     """For each title the first `side` * `side` images (N, 1, 28, 28) as a square."""
-    figure, axes = new_figure(3.0 * len(panels), 3.3, columns=len(panels))
+    figure, axes = new_figure(3.2 * len(panels), 3.4, columns=len(panels))
+    figure.set_layout_engine("constrained", wspace=0.08)
     for panel, (title, images) in zip(axes, panels.items(), strict=True):
         show_tiles(panel, tile(images[: side * side].unflatten(0, (side, side))))
         panel.set_title(title)
@@ -124,14 +125,17 @@ class Interpolation(NamedTuple):
 def interpolations(rows: Sequence[Interpolation], within: int, title: str) -> Figure:
     """One interpolation per row, the first `within` of them within a class; originals at both ends."""
     steps = len(rows[0].decoded)
-    blank = torch.zeros_like(rows[0].first)[None]
-    images = torch.stack([torch.cat([r.first[None], blank, r.decoded, blank, r.last[None]]) for r in rows])
+    images = torch.stack([torch.cat([row.first[None], row.decoded, row.last[None]]) for row in rows])
     gaps = [within - 1] if 0 < within < len(rows) else []
     tops = [row * _CELL + (8 if gaps and row >= within else 0) for row in range(len(rows))]
     figure, (axes,) = new_figure(9.2, 0.56 * len(rows) + 0.7)
-    words = ["original", "", *[""] * steps, "", "original"]
-    words[2], words[2 + steps // 2], words[1 + steps] = "0", "decoded, share of the way", "1"
-    show_tiles(axes, tile(images, gaps), [row.name for row in rows], words, tops)
+    words = ["original", *[f"{step / (steps - 1):.2g}" for step in range(steps)], "original"]
+    canvas = tile(images, gaps)
+    for column in (1, 1 + steps):  # set the originals apart
+        canvas = np.insert(canvas, [column * _CELL + (8 if column > 1 else 0)] * 8, 0, axis=1)
+    show_tiles(axes, canvas, [row.name for row in rows], (), tops)
+    lefts = [0, *(8 + _CELL * (1 + step) for step in range(steps)), 16 + _CELL * (1 + steps)]
+    axes.set_xticks([left + _SIDE / 2 for left in lefts], words)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_title(title)
     return figure

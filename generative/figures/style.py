@@ -23,7 +23,7 @@ CLASS_COLOURS = dict(
     )
 )
 MODEL_COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#9d755d", "#eeca3b")
-FLOOR_COLOUR = "#444444"
+REAL_COLOUR = "#444444"
 INK = "gray_r"  # clothes dark on white paper
 
 _RC: dict[Any, Any] = {
@@ -46,9 +46,17 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
 
 
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a PNG without time stamp or version, and close the figure."""
+    """Write a PNG, cut to its content, without time stamp or version, and close the figure."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
+        figure.savefig(
+            temporary,
+            format="png",
+            dpi=dpi,
+            bbox_inches="tight",
+            pad_inches=0.05,
+            metadata={"Software": None},
+            pil_kwargs={"optimize": True},
+        )
     plt.close(figure)
 
 

@@ -1,0 +1,63 @@
+"""Small but complete settings of every family, and one quick training."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning_fabric import Fabric
+
+from generative.checkpoints import Checkpoints
+from generative.data import Split
+from generative.family import available_families, load_family
+from generative.training import History, fit
+
+ROOT = Path(__file__).parent.parent
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+FAMILIES = available_families()
+
+_SMALLER: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 40,
+    "hidden": [32],
+    "channels": 8,
+    "latent_dim": 2,
+    "mixture_components": 3,
+    "ema_decay": 0.9,
+    "r1_interval": 4,
+    "learning_rate": 0.005,
+    "seed": 5,
+}
+
+
+def small_config(family_name: str, **changes: Any) -> Any:
+    """The committed settings of the first model of this family, shrunk."""
+    block = next(block for block in PARAMS["models"].values() if block["family"] == family_name)
+    values = block | {key: value for key, value in _SMALLER.items() if key in block} | changes
+    return load_family(family_name, where="test").Config.parse(values, where="test")
+
+
+def build(config: Any, total_steps: int = 100) -> tuple[Any, Any, Fabric]:
+    """Model, objective and Fabric on the CPU, initialised from the configured seed."""
+    family = load_family(config.family, where="test")
+    torch.manual_seed(config.seed)
+    model = family.Model(config)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    return model, family.Objective(model, config, fabric, total_steps), fabric
+
+
+def train(config: Any, split: Split, folder: Path, **changes: Any) -> tuple[Any, History]:
+    """Train one model of `config` on `split`, which also serves as validation split."""
+    steps = config.epochs * (len(split) // config.batch_size)
+    model, objective, fabric = build(config, steps)
+    settings: dict[str, Any] = {
+        "name": config.family,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "fabric": fabric,
+        "checkpoints": Checkpoints(folder, "fingerprint"),
+        "on_epoch": lambda _: None,
+    }
+    history = fit(model, objective, split, split, **settings | changes)
+    return model, history

@@ -1,0 +1,175 @@
+"""The contract that every file in generative/families/ fulfils, and what is particular to each."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from generative.data import IMAGE_SHAPE, Split, balanced_labels, to_unit
+from generative.density import MixtureDensity
+from generative.families.cgan import Discriminator, discriminator_loss, generator_loss
+from generative.families.vae import gaussian_nll, kl_to_standard_normal
+from generative.family import available_families, load_family
+from generative.runtime import make_rng
+from generative.tensors import load_tensors, load_weights, save_tensors
+from tests.small import FAMILIES, build, small_config, train
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+class TestContract:
+    def test_file_defines_the_three_classes(self, name: str) -> None:
+        family = load_family(name, where="test")
+        assert {"Config", "Model", "Objective"} <= set(vars(family))
+        assert small_config(name).describe().endswith(".")
+
+    def test_step_changes_the_weights_and_reports_scalars(self, name: str, blobs: Split) -> None:
+        config = small_config(name)
+        model, objective, _ = build(config)
+        before = {key: value.clone() for key, value in model.named_parameters()}
+        losses = objective.step(to_unit(blobs.images[:40]), blobs.labels[:40], make_rng(1))
+        assert set(objective.losses) <= set(losses)
+        assert all(value.dim() == 0 and not value.requires_grad for value in losses.values())
+        assert all(not torch.equal(value, before[key]) for key, value in model.named_parameters())
+
+    def test_validation_changes_nothing(self, name: str, blobs: Split) -> None:
+        model, objective, _ = build(small_config(name))
+        model.eval()
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        with torch.no_grad():
+            first = objective.validate(to_unit(blobs.images), blobs.labels, make_rng(1))
+            second = objective.validate(to_unit(blobs.images), blobs.labels, make_rng(1))
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+    def test_samples_are_images_and_follow_the_random_state(self, name: str, blobs: Split, tmp_path: Path) -> None:
+        model, _ = train(small_config(name), blobs, tmp_path)
+        labels = balanced_labels(30)
+        with torch.inference_mode():
+            x, again, other = (model.sample(labels, make_rng(seed)) for seed in (1, 1, 2))
+        assert x.shape == (30, *IMAGE_SHAPE)
+        assert 0 <= float(x.min()) <= float(x.max()) <= 1
+        assert torch.equal(x, again)
+        assert not torch.equal(x, other)
+        assert float(x.std(0).mean()) > 1e-4  # not all the same image
+
+    def test_weights_alone_restore_the_model(self, name: str, blobs: Split, tmp_path: Path) -> None:
+        config = small_config(name)
+        model, _ = train(config, blobs, tmp_path)
+        path = tmp_path / "model.safetensors"
+        save_tensors(path, dict(model.state_dict()))
+        restored = load_family(name, where="test").Model(config).eval()
+        load_weights(restored, load_tensors(path), path=path)
+        labels = balanced_labels(10)
+        with torch.inference_mode():
+            assert torch.equal(model.sample(labels, make_rng(1)), restored.sample(labels, make_rng(1)))
+
+    def test_encoders_encode_and_decode(self, name: str, blobs: Split, tmp_path: Path) -> None:
+        if not load_family(name, where="test").Model.encodes:
+            return
+        model, _ = train(small_config(name, epochs=80), blobs, tmp_path)
+        x = to_unit(blobs.images)
+        with torch.inference_mode():
+            z = model.encode(x)
+            x_hat = model.decode(z)
+        assert z.shape == (len(x), 2)
+        assert x_hat.shape == x.shape
+        error, variance = float((x_hat - x).square().mean()), float((x - x.mean(0)).square().mean())
+        assert error < 0.8 * variance
+        axis = model.grid_axis(7)
+        assert axis.shape == (7, 2)
+        assert bool((axis.diff(dim=0) > 0).all())
+
+    def test_likelihood_bound_has_one_value_per_image(self, name: str, blobs: Split) -> None:
+        model, _, _ = build(small_config(name))
+        if not model.has_likelihood:
+            return
+        with torch.inference_mode():
+            bound = model.likelihood_bound(to_unit(blobs.images), make_rng(1))
+        assert bound.loss_recon.shape == bound.loss_kl.shape == (len(blobs),)
+        assert bool((bound.loss_kl >= 0).all())
+        torch.testing.assert_close(bound.elbo, -bound.loss_recon - bound.loss_kl)
+
+
+def test_families_are_the_files_of_the_folder() -> None:
+    folder = Path(__file__).parent.parent / "generative" / "families"
+    assert available_families() == sorted(path.stem for path in folder.glob("[a-z]*.py"))
+
+
+def test_kl_equals_that_of_torch_distributions(rng: torch.Generator) -> None:
+    mu, logvar = torch.randn(2, 50, 3, generator=rng, dtype=torch.float64)
+    posterior = Independent(Normal(mu, torch.exp(logvar / 2)), 1)
+    prior = Independent(Normal(torch.zeros_like(mu), torch.ones_like(mu)), 1)
+    torch.testing.assert_close(kl_to_standard_normal(mu, logvar), kl_divergence(posterior, prior))
+
+
+def test_likelihood_equals_that_of_torch_distributions(rng: torch.Generator) -> None:
+    x, x_hat = torch.rand(2, 5, *IMAGE_SHAPE, generator=rng, dtype=torch.float64)
+    for variance in (0.5, 0.02):
+        expected = -Independent(Normal(x_hat, math.sqrt(variance)), 3).log_prob(x)
+        torch.testing.assert_close(gaussian_nll(x, x_hat, torch.tensor(variance, dtype=torch.float64)), expected)
+
+
+def test_variance_one_half_is_the_squared_error_plus_a_constant(rng: torch.Generator) -> None:
+    x, x_hat = torch.rand(2, 5, *IMAGE_SHAPE, generator=rng)
+    difference = gaussian_nll(x, x_hat, torch.tensor(0.5)) - (x - x_hat).square().flatten(1).sum(1)
+    torch.testing.assert_close(difference, torch.full((5,), 392 * math.log(math.pi)))
+
+
+def test_calibrated_variance_is_the_mean_squared_error(blobs: Split, tmp_path: Path) -> None:
+    model, _ = train(small_config("vae", decoder_variance="calibrated"), blobs, tmp_path)
+    x = to_unit(blobs.images)
+    with torch.inference_mode():
+        x_hat = model(x, torch.randn(len(x), 2, generator=make_rng(99)))[0]
+        mse = (x - x_hat).square().mean()
+        better, worse = (gaussian_nll(x, x_hat, scale * mse).mean() for scale in (1.0, 1.3))
+    assert float(model.variance) == pytest.approx(float(mse), rel=0.1)
+    assert better < worse
+
+
+def test_discriminator_loss_is_least_for_right_answers() -> None:
+    real, fake = torch.tensor([1.0, 1.0]), torch.tensor([0.0, 0.0])
+    assert discriminator_loss(real, fake, "least_squares") == 0
+    assert discriminator_loss(fake, real, "least_squares") == 1
+    assert discriminator_loss(9 * real, -9 * real, "logistic") < 0.001
+    assert discriminator_loss(fake, fake, "logistic") == pytest.approx(2 * math.log(2))
+
+
+def test_generator_wants_high_logits() -> None:
+    low, high = torch.tensor([-1.0]), torch.tensor([1.0])
+    for loss in ("least_squares", "logistic"):
+        assert generator_loss(high, loss) < generator_loss(low, loss)
+
+
+def test_generator_and_discriminator_both_see_the_label(rng: torch.Generator) -> None:
+    torch.manual_seed(0)
+    model, _, _ = build(small_config("cgan"))
+    model.eval()
+    z = torch.randn(1, model.config.latent_dim, generator=rng).expand(10, -1)
+    labels = balanced_labels(10)
+    with torch.inference_mode():
+        x = model.generator(z, labels)
+        logits = Discriminator(8)(x[:1].expand(10, -1, -1, -1), labels)
+    assert len(torch.unique(x, dim=0)) == 10
+    assert len(torch.unique(logits)) == 10
+
+
+def test_mixture_recovers_two_clusters(rng: torch.Generator) -> None:
+    z = torch.randn(4000, 2, generator=rng) * torch.tensor([0.5, 0.1]) + torch.tensor([3.0, 0.0])
+    z[:1000] = torch.randn(1000, 2, generator=rng) * 0.2 - 4
+    density = MixtureDensity(2, 2)
+    density.fit(z, seed=3)
+    order = density.means[:, 0].argsort()
+    torch.testing.assert_close(density.weights[order], torch.tensor([0.25, 0.75]), atol=0.01, rtol=0)
+    torch.testing.assert_close(density.means[order], torch.tensor([[-4.0, -4.0], [3.0, 0.0]]), atol=0.05, rtol=0)
+    drawn = density.sample(4000, rng)
+    torch.testing.assert_close(torch.cov(drawn.T), torch.cov(z.T), atol=0.5, rtol=0.05)
+
+
+def test_mixture_fit_is_bitwise_repeatable(rng: torch.Generator) -> None:
+    z = torch.randn(3000, 2, generator=rng)
+    fits = [MixtureDensity(6, 2) for _ in range(2)]
+    for density in fits:
+        density.fit(z, seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(fits[0].buffers(), fits[1].buffers(), strict=True))

@@ -1,0 +1,197 @@
+"""Downloads: every bad answer is rejected with its reason, and the next source is asked."""
+
+import gzip
+import hashlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from generative import sources
+from generative.errors import PipelineError
+
+FILES = {name: f"content of {name}, ".encode() * 500 for name in sources.SHA256}
+TIMEOUT = 0.5
+
+Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+
+@pytest.fixture(autouse=True)
+def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+    monkeypatch.setattr(sources, "SHA256", hashes)
+
+
+def send(handler: BaseHTTPRequestHandler, body: bytes, *, status: int = 200, announced: int | None = None) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(body) if announced is None else announced))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def good(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    send(handler, body)
+
+
+def other_compression(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    send(handler, gzip.compress(gzip.decompress(body), compresslevel=1, mtime=12345))
+
+
+def truncated(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    send(handler, body[: len(body) // 2], announced=len(body))
+
+
+def truncated_unannounced(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    send(handler, body[: len(body) // 2])
+
+
+def corrupted(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    content = bytearray(gzip.decompress(body))
+    content[100] ^= 1
+    send(handler, gzip.compress(bytes(content)))
+
+
+def flipped_bit(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    broken = bytearray(body)
+    broken[len(broken) // 2] ^= 16
+    send(handler, bytes(broken))
+
+
+def web_page(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+    send(handler, b"<!DOCTYPE html><html><body>Please log in to the network</body></html>")
+
+
+def not_found(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+    send(handler, b"nothing here", status=404)
+
+
+def stalled(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body[:20])
+    handler.wfile.flush()
+    threading.Event().wait(6 * TIMEOUT)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], str]]:
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(answer: Answer) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                name = self.path.rsplit("/", 1)[-1].removesuffix(".gz")
+                answer(self, gzip.compress(FILES[name]))
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_address[1]}/fashion/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def fetch(urls: list[str], folder: Path) -> dict[str, str]:
+    return sources.fetch_all(urls, folder, timeout=TIMEOUT, retries=1)
+
+
+def assert_complete(folder: Path) -> None:
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+
+
+@pytest.mark.parametrize("answer", [good, other_compression])
+def test_right_bytes_pass_however_they_are_compressed(
+    serve: Callable[[Answer], str], tmp_path: Path, answer: Answer
+) -> None:
+    url = serve(answer)
+    assert fetch([url], tmp_path) == dict.fromkeys(FILES, url)
+    assert_complete(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (truncated, "the connection broke before the end"),
+        (truncated_unannounced, "broken gzip file"),
+        (corrupted, "wrong checksum"),
+        (flipped_bit, "broken gzip file|wrong checksum"),
+        (web_page, "got a web page instead of the file"),
+        (not_found, "the server answered 404"),
+        (stalled, "no answer for 0.5 seconds"),
+    ],
+)
+def test_bad_answer_is_explained_and_the_next_source_is_asked(
+    serve: Callable[[Answer], str], tmp_path: Path, answer: Answer, reason: str
+) -> None:
+    bad = serve(answer)
+    with pytest.raises(PipelineError, match=reason) as caught:
+        fetch([bad], tmp_path / "alone")
+    assert bad in str(caught.value)
+    assert "FASHION_MNIST_SOURCE" in str(caught.value)
+    assert not list(tmp_path.glob("alone/*"))
+
+    fine = serve(good)
+    assert set(fetch([bad, fine], tmp_path / "both").values()) == {fine}
+    assert_complete(tmp_path / "both")
+
+
+def test_broken_download_is_tried_again(serve: Callable[[Answer], str], tmp_path: Path) -> None:
+    calls: dict[str, int] = {}
+
+    def flaky(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        calls[handler.path] = calls.get(handler.path, 0) + 1
+        (truncated if calls[handler.path] == 1 else good)(handler, body)
+
+    fetch([serve(flaky)], tmp_path)
+    assert_complete(tmp_path)
+    assert set(calls.values()) == {2}
+
+
+def test_nobody_listens_and_every_attempt_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as caught:
+        fetch(["http://127.0.0.1:9/x", "/no/such/folder", "apt:no-such-package-anywhere"], tmp_path)
+    message = str(caught.value)
+    assert "http://127.0.0.1:9/x: train-images-idx3-ubyte: no connection" in message
+    assert "/no/such/folder: no such folder" in message
+    assert "apt:no-such-package-anywhere: " in message
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_local_folder(tmp_path: Path, compressed: bool) -> None:
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    for name, content in FILES.items():
+        if compressed:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / name).write_bytes(content)
+    fetch([str(folder)], tmp_path / "out")
+    assert_complete(tmp_path / "out")
+
+
+def test_files_of_a_half_good_source_are_kept(serve: Callable[[Answer], str], tmp_path: Path) -> None:
+    names = list(FILES)
+
+    def half(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        (good if handler.path.endswith(f"{names[0]}.gz") else corrupted)(handler, body)
+
+    first, second = serve(half), serve(good)
+    origin = fetch([first, second], tmp_path)
+    assert [origin[name] for name in names] == [first, second, second, second]
+
+
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="no Debian or Ubuntu system")
+def test_debian_package_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"apt-get -qq .*failed: E: "):
+        fetch(["apt:no-such-package-anywhere"], tmp_path)

@@ -1,0 +1,112 @@
+"""The loop: it repeats bit for bit, resumes where it was killed, and stops when a loss explodes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from generative.checkpoints import Checkpoints
+from generative.data import Split
+from generative.errors import PipelineError
+from generative.training import History
+from tests.small import FAMILIES, small_config, train
+
+
+def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_same_seed_same_bits_other_seed_other_weights(name: str, blobs: Split, tmp_path: Path) -> None:
+    config = small_config(name)
+    first, history = train(config, blobs, tmp_path / "a")
+    second, again = train(config, blobs, tmp_path / "b")
+    other, _ = train(config.model_copy(update={"seed": 6}), blobs, tmp_path / "c")
+    assert same_weights(first, second)
+    assert history == again
+    assert not same_weights(first, other)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_killed_training_ends_in_the_same_bits(name: str, killed_after: int, blobs: Split, tmp_path: Path) -> None:
+    config = small_config(name)
+    whole, history = train(config, blobs, tmp_path / "whole")
+
+    def kill(rows: History) -> None:
+        if len(rows) == killed_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, blobs, tmp_path / "killed", on_epoch=kill)
+    rows_seen: list[int] = []
+    resumed, resumed_history = train(
+        config, blobs, tmp_path / "killed", on_epoch=lambda rows: rows_seen.append(len(rows))
+    )
+    assert rows_seen[0] == killed_after  # it did go on, not start anew
+    assert same_weights(whole, resumed)
+    assert history == resumed_history
+
+
+def test_loss_falls(blobs: Split, tmp_path: Path) -> None:
+    _, history = train(small_config("autoencoder", epochs=8), blobs, tmp_path)
+    assert history[-1]["train_loss_recon"] < 0.7 * history[0]["train_loss_recon"]
+    assert [row["epoch"] for row in history] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_validation_scores_the_mean_over_the_split(name: str, blobs: Split, tmp_path: Path) -> None:
+    _, history = train(small_config(name, epochs=1), blobs, tmp_path)
+    assert any(key.startswith("validation_") for key in history[0])
+
+
+@pytest.mark.parametrize(("name", "rate"), [("autoencoder", 1e30), ("vae", 1e4), ("cgan", 1e30)])
+def test_diverging_loss_stops_the_training(name: str, rate: float, blobs: Split, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=rf"{name}: loss\w* diverged in epoch"):
+        train(small_config(name, learning_rate=rate), blobs, tmp_path)
+
+
+def test_batch_larger_than_the_split_is_refused(blobs: Split, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="batch_size 401 is larger than the training split"):
+        train(small_config("vae", batch_size=401), blobs, tmp_path)
+
+
+class TestCheckpoints:
+    state: dict[str, Any] = {"model": {"w": torch.arange(4.0)}, "history": [{"epoch": 1, "loss": 0.5}]}  # noqa: RUF012
+
+    def test_round_trip(self, tmp_path: Path) -> None:
+        Checkpoints(tmp_path / "vae", "abc").save(self.state)
+        loaded = Checkpoints(tmp_path / "vae", "abc").load()
+        assert loaded is not None
+        assert torch.equal(loaded["model"]["w"], self.state["model"]["w"])
+        assert loaded["history"] == self.state["history"]
+
+    def test_other_fingerprint_finds_nothing(self, tmp_path: Path) -> None:
+        Checkpoints(tmp_path / "vae", "abc").save(self.state)
+        assert Checkpoints(tmp_path / "vae", "abd").load() is None
+
+    @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+    def test_damaged_checkpoint_counts_as_none(self, tmp_path: Path, damage: str) -> None:
+        checkpoints = Checkpoints(tmp_path / "vae", "abc")
+        checkpoints.save(self.state)
+        (path,) = (tmp_path / "vae").iterdir()
+        content = bytearray(path.read_bytes())
+        content[-9] ^= 1
+        path.write_bytes(bytes({"truncated": content[:-20], "flipped": content, "empty": b""}[damage]))
+        assert checkpoints.load() is None
+
+    def test_second_process_is_refused_and_told_why(self, tmp_path: Path) -> None:
+        first, second = (Checkpoints(tmp_path / "vae", "abc") for _ in range(2))
+        with first.locked(), pytest.raises(PipelineError, match="'vae' is being trained by another process"):
+            second.locked().__enter__()
+        with second.locked():
+            pass
+
+    def test_clear_removes_what_is_there(self, tmp_path: Path) -> None:
+        checkpoints = Checkpoints(tmp_path / "vae", "abc")
+        checkpoints.save(self.state)
+        checkpoints.clear()
+        checkpoints.clear()
+        assert checkpoints.load() is None
