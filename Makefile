@@ -4,7 +4,7 @@ export PYTHON
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test lint format deps lock clean
+.PHONY: help setup repro demo test lint format deps readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,11 +21,12 @@ demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the
 test: setup ## run the tests
 	python -m pytest
 
-lint: setup ## check style, types, and the code deps in dvc.yaml
+lint: setup ## check style, types, the code deps in dvc.yaml, the results in README.md
 	ruff format --check
 	ruff check
 	mypy
 	python -m tools.deps --check
+	python -m tools.readme --check
 
 format: setup ## format the code
 	ruff check --fix
@@ -33,6 +34,9 @@ format: setup ## format the code
 
 deps: setup ## write the code that each stage imports into dvc.yaml
 	python -m tools.deps
+
+readme: setup ## write the results of metrics/ into README.md
+	python -m tools.readme
 
 lock: ## resolve pyproject.toml into requirements.lock anew (needs uv)
 	uv pip compile --upgrade --universal --generate-hashes --no-header --python-version 3.11 \

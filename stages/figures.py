@@ -1,6 +1,8 @@
-"""Stage `figures`: draws plots/figures/ from tensors, curves and metrics; no model runs here."""
+"""Stage `figures`: draws plots/figures/ from tensors, curves and metrics; no model runs here.
 
-from pathlib import Path
+It also writes plots/curves.tsv, the curves of all networks in one table, for `dvc plots`.
+"""
+
 from typing import Annotated, Any
 
 import pandas as pd
@@ -10,15 +12,15 @@ from torch import Tensor
 
 from generative.config import Config
 from generative.data import Split, load_split
-from generative.errors import PipelineError
 from generative.figures import charts, images
 from generative.figures.style import save_figure
 from generative.files import read_json
+from generative.tables import read_table, write_table
 from generative.tensors import load_metadata, load_tensors
 from stages.cli import run
 from stages.params import model_names, read_block
 from stages.paths import TEST, curves, generated
-from stages.result_paths import FIGURES, SCORE_METRICS
+from stages.result_paths import CURVES, FIGURES, SCORE_METRICS
 
 Tensors = dict[str, Tensor]
 
@@ -64,7 +66,9 @@ def main() -> None:
         save(charts.latent_spaces(_pick(encoders, "latents"), test.labels), "latent_space")
     for name, tensors in encoders.items():
         draw_latent_paths(name, tensors, test, save)
-    save(charts.training_curves({name: read_curves(curves(name)) for name in ["extractor", *names]}), "training")
+    tables = {name: read_table(curves(name)) for name in ["extractor", *names]}
+    save(charts.training_curves(tables), "training")
+    write_table(CURVES, long_table(tables))
     save(charts.score_bars(score_charts(names), names), "scores")
 
 
@@ -86,16 +90,14 @@ def draw_latent_paths(name: str, tensors: Tensors, test: Split, save: Any) -> No
         )
 
 
-def read_curves(path: Path) -> pd.DataFrame:
-    """The curves of one training.
-
-    Raises:
-        PipelineError: the file is missing or is no table.
-    """
-    try:
-        return pd.read_csv(path, sep="\t")
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"{path} cannot be read ({error}): `dvc pull` or `dvc repro` brings it back.") from None
+def long_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Curves with one value per row: columns model, quantity, split, epoch, value."""
+    parts = []
+    for name, table in tables.items():
+        part = table.melt("epoch")
+        part[["split", "quantity"]] = part["variable"].str.split("_", n=1, expand=True)
+        parts.append(part.assign(model=name)[["model", "quantity", "split", "epoch", "value"]])
+    return pd.concat(parts, ignore_index=True)
 
 
 def score_charts(names: list[str]) -> list[charts.Bars]:

@@ -14,8 +14,8 @@ from torch import nn
 from generative.checkpoints import Checkpoints
 from generative.data import load_split
 from generative.family import TrainingObjective
-from generative.files import write_text
 from generative.runtime import ComputeConfig, start
+from generative.tables import write_table
 from generative.tensors import save_tensors
 from generative.training import History, fit
 from stages.params import read_block
@@ -66,8 +66,8 @@ def train_network(
 
 
 def write_curves(path: Path, history: History) -> None:
-    """Write one row per epoch as tab-separated values, seven significant digits."""
-    write_text(path, pd.DataFrame(history).to_csv(sep="\t", index=False, float_format="%.7g", lineterminator="\n"))
+    """Write one row per epoch."""
+    write_table(path, pd.DataFrame(history))
 
 
 def fingerprint(*settings: Any) -> str:

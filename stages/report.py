@@ -37,9 +37,11 @@ def main() -> None:
     names = model_names()
     rows = {name: read_json(SCORE_METRICS / f"{name}.json") for name in ["real", *names]}
     context = {
-        "models": {name: read_model(name)[0].describe() for name in names},
+        "models": [[name, read_model(name)[0].describe()] for name in names],
         "headings": [heading for _, heading, _ in COLUMNS],
-        "table": {name: [cell(row.get(key), decimals) for key, _, decimals in COLUMNS] for name, row in rows.items()},
+        "table": [
+            [name, *(cell(row.get(key), decimals) for key, _, decimals in COLUMNS)] for name, row in rows.items()
+        ],
         "representation": representation(rows),
         "paths": between_points(rows),
         "conditional": conditional(rows),
@@ -68,9 +70,9 @@ def typeset(context: dict[str, Any]) -> bytes:
     return pdf
 
 
-def cell(value: float | None, decimals: int) -> str:
-    """A number for the table; a dash where a model has no such score."""
-    return "–" if value is None else f"{value:.{decimals}f}"
+def cells(row: Row) -> list[str]:
+    """The numbers of a row of the table; a dash where a model has no such score."""
+    return [f"{row[key]:.{decimals}f}" if key in row else "–" for key, _, decimals in COLUMNS]
 
 
 def representation(rows: dict[str, Row]) -> str:

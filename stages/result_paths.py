@@ -4,6 +4,7 @@ from pathlib import Path
 
 SCORE_METRICS = Path("metrics/scores")
 PER_CLASS_METRICS = Path("metrics/per_class")
+CURVES = Path("plots/curves.tsv")
 FIGURES = Path("plots/figures")
 REPORT = Path("report.pdf")
 

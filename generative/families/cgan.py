@@ -140,12 +140,17 @@ class Objective(TrainingObjective):
             LinearLR(optimizer, start_factor=1.0, end_factor=_FINAL_RATE, total_iters=total_steps)
             for optimizer in (self.optimizer_g, self.optimizer_d)
         ]
-        self.ema_model = AveragedModel(model.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        self.ema_model = AveragedModel(model.generator, multi_avg_fn=self._average)
         self.steps = 0
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         betas = (self.config.adam_beta1, self.config.adam_beta2)
         return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, betas=betas, fused=True)
+
+    def _average(self, averaged: Any, current: Any, _: Any) -> None:
+        """Moving average whose memory grows with the steps made, up to the configured decay."""
+        decay = min(self.config.ema_decay, (1 + self.steps) / (10 + self.steps))
+        get_ema_multi_avg_fn(decay)(averaged, current, _)
 
     def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         x_fake = self.generator(self._noise(len(x), rng), y)

@@ -1,0 +1,25 @@
+"""Tables as tab-separated values, the format of training curves."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from generative.errors import PipelineError
+from generative.files import write_text
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write `table` with a header, numbers to seven significant digits, no index; atomically."""
+    write_text(path, table.to_csv(sep="\t", index=False, float_format="%.7g", lineterminator="\n"))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read what `write_table` wrote.
+
+    Raises:
+        PipelineError: the file is missing or is no table.
+    """
+    try:
+        return pd.read_csv(path, sep="\t")
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{path} cannot be read ({error}): `dvc pull` or `dvc repro` brings it back.") from None

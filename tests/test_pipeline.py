@@ -1,0 +1,185 @@
+"""The whole pipeline on real data, small, through DVC, in a scratch copy of the repository."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from generative.data import IMAGE_SHAPE, load_split
+from generative.tensors import load_tensors
+from tests.small import PARAMS, ROOT
+from tools.demo import make_scratch, repro
+
+MODELS = list(PARAMS["models"])
+SIZE = 1000
+SAMPLES = 200
+
+
+def lock_of(folder: Path) -> dict[str, object]:
+    stages: dict[str, object] = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    return stages
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> Iterator[Path]:
+    """A finished small run."""
+    folder = tmp_path_factory.mktemp("pipeline") / "copy"
+    make_scratch(ROOT, folder, train_size=SIZE, num_samples=SAMPLES)
+    assert repro(folder, raw=raw_folder) == 0
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_every_stage_ran(scratch: Path) -> None:
+    per_model = [f"{stage}@{name}" for stage in ("train", "generate", "evaluate") for name in MODELS]
+    single = ["check_params", "download", "prepare", "train_extractor", "evaluate_real", "summarize", "figures"]
+    assert set(lock_of(scratch)) == {*single, "report", *per_model}
+
+
+def test_splits(scratch: Path) -> None:
+    prepared = scratch / "data" / "prepared"
+    train, validation, test = (load_split(prepared / f"{name}.safetensors") for name in ("train", "validation", "test"))
+    assert (len(train), len(validation), len(test)) == (SIZE, PARAMS["prepare"]["validation_size"], 10_000)
+    for split in (train, validation, test):
+        assert len(set(torch.bincount(split.labels).tolist())) == 1
+    seen = {image.numpy().tobytes() for image in train.images}
+    assert sum(image.numpy().tobytes() in seen for image in validation.images) <= 2  # the data hold a few twins
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_interface_of_generated_tensors(scratch: Path, name: str) -> None:
+    tensors = load_tensors(scratch / "data" / "generated" / f"{name}.safetensors")
+    assert tensors["samples"].dtype == torch.uint8
+    assert tensors["samples"].shape == (SAMPLES, *IMAGE_SHAPE)
+    assert tensors["labels"].dtype == torch.int64
+    counts = torch.bincount(tensors["labels"] + 1, minlength=11).tolist()
+    if PARAMS["models"][name]["family"] == "cgan":
+        assert counts == [0] + [SAMPLES // 10] * 10
+    else:
+        assert counts == [SAMPLES] + [0] * 10
+    if "latent_dim" in PARAMS["models"][name] and "latents" in tensors:
+        assert tensors["latents"].shape == (10_000, PARAMS["models"][name]["latent_dim"])
+        assert tensors["latents"].dtype == torch.float32
+        assert tensors["reconstructions"].shape == (10_000, *IMAGE_SHAPE)
+        assert tensors["reconstructions"].dtype == torch.uint8
+
+
+def test_interpolations_start_and_end_at_reconstructions(scratch: Path) -> None:
+    tensors = load_tensors(scratch / "data" / "generated" / "vae.safetensors")
+    labels = load_split(scratch / "data" / "prepared" / "test.safetensors").labels
+    ends = tensors["interpolation_ends"]
+    for column, step in ((0, 0), (1, -1)):
+        difference = tensors["interpolations"][:, step].int() - tensors["reconstructions"][ends[:, column]].int()
+        assert int(difference.abs().max()) <= 1  # decoded in another batch: the last bit may round differently
+    within = len(PARAMS["generate"]["within"])
+    assert bool((labels[ends[:within, 0]] == labels[ends[:within, 1]]).all())
+    assert bool((labels[ends[within:, 0]] != labels[ends[within:, 1]]).all())
+    assert bool((ends[:, 0] != ends[:, 1]).all())
+
+
+def test_metrics_are_flat_finite_and_complete(scratch: Path) -> None:
+    rows = {path.stem: json.loads(path.read_text()) for path in (scratch / "metrics" / "scores").iterdir()}
+    assert set(rows) == {"real", *MODELS}
+    for row in rows.values():
+        assert all(isinstance(value, float) for value in row.values())
+    assert {"frechet_distance", "label_accuracy"} <= set(rows["cgan"])
+    assert {"mse_x1000", "bce", "bce_floor", "psnr", "ssim", "elbo", "loss_recon", "loss_kl"} <= set(rows["vae"])
+    assert rows["real"]["frechet_distance"] < rows["autoencoder"]["frechet_distance"]
+    assert rows["vae"]["elbo"] == pytest.approx(-rows["vae"]["loss_recon"] - rows["vae"]["loss_kl"], abs=1e-3)
+
+
+def test_figures_can_be_opened(scratch: Path) -> None:
+    folder = scratch / "plots" / "figures"
+    names = {path.name for path in folder.iterdir()}
+    for stem in ("reconstructions", "latent_space", "samples", "training", "scores", "samples_by_class_cgan"):
+        assert f"{stem}.png" in names
+    for model in ("autoencoder", "vae"):
+        assert {f"latent_grid_{model}.png", f"interpolations_{model}.png", f"interpolation_{model}.gif"} <= names
+    for path in folder.iterdir():
+        with Image.open(path) as image:
+            image.load()
+            assert min(image.size) > 100
+
+
+def test_report_is_a_pdf_without_a_date(scratch: Path) -> None:
+    content = (scratch / "report.pdf").read_bytes()
+    assert content.startswith(b"%PDF-")
+    assert b"CreationDate" not in content
+
+
+def test_outputs_hold_no_pickle_and_no_path_of_this_machine(scratch: Path) -> None:
+    for path in [*scratch.glob("data/**/*"), *scratch.glob("models/*"), *scratch.glob("metrics/**/*")]:
+        if path.is_file():
+            assert path.suffix in {"", ".safetensors", ".json", ".txt"}
+            assert str(scratch).encode() not in path.read_bytes()
+
+
+def test_nothing_to_do_runs_nothing(scratch: Path) -> None:
+    result = subprocess.run(["dvc", "repro"], cwd=scratch, capture_output=True, text=True, check=True)
+    assert "Running stage" not in result.stdout
+    assert "up to date" in result.stdout
+
+
+def test_forced_run_gives_the_same_hashes_in_every_stage(scratch: Path) -> None:
+    before = lock_of(scratch)
+    assert repro(scratch, "--force") == 0
+    assert lock_of(scratch) == before
+
+
+def test_changed_param_reruns_its_model_alone(scratch: Path) -> None:
+    text = (scratch / "params.yaml").read_text()
+    params = yaml.safe_load(text)
+    params["models"]["vae"]["learning_rate"] = 0.002
+    try:
+        (scratch / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        result = subprocess.run(["dvc", "status"], cwd=scratch, capture_output=True, text=True, check=True)
+    finally:
+        (scratch / "params.yaml").write_text(text)
+    assert "train@vae:" in result.stdout
+    assert "train@cgan:" not in result.stdout
+    assert "train@autoencoder:" not in result.stdout
+    assert "train_extractor:" not in result.stdout
+
+
+def test_killed_training_goes_on_and_ends_in_the_same_bytes(scratch: Path, tmp_path: Path) -> None:
+    """SIGKILL after the first checkpoint, through the real stage and its files."""
+    for name in ("stages", "generative"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "data").symlink_to(scratch / "data")
+    params = yaml.safe_load((scratch / "params.yaml").read_text())
+    params["models"]["autoencoder"]["epochs"] = 100
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    command = [sys.executable, "-m", "stages.train", "autoencoder"]
+    weights = tmp_path / "models" / "autoencoder.safetensors"
+    curves = tmp_path / "plots" / "training" / "autoencoder.tsv"
+
+    subprocess.run(command, cwd=tmp_path, check=True)
+    undisturbed = weights.read_bytes(), curves.read_bytes()
+    weights.unlink()
+    curves.unlink()
+
+    process = subprocess.Popen(command, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not curves.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not weights.exists()
+    assert second.returncode == 1
+    assert "is being trained by another process" in second.stderr
+
+    resumed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "goes on after epoch" in resumed.stdout
+    assert (weights.read_bytes(), curves.read_bytes()) == undisturbed
+    assert not list((tmp_path / ".checkpoints").glob("*/*"))
