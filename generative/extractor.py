@@ -68,7 +68,7 @@ def _block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
 class ExtractorObjective(TrainingObjective):
     """Cross-entropy with AdamW and a one-cycle learning rate."""
 
-    losses = ("loss",)
+    losses = ("cross_entropy",)
 
     def __init__(self, model: Extractor, config: ExtractorConfig, fabric: "Fabric", total_steps: int) -> None:
         optimizer = torch.optim.AdamW(
@@ -84,11 +84,11 @@ class ExtractorObjective(TrainingObjective):
         self.fabric.backward(loss)
         self.optimizer.step()
         self.schedule.step()
-        return {"loss": loss.detach()}
+        return {"cross_entropy": loss.detach()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         logits = self.model(x)[1]
-        return {"loss": F.cross_entropy(logits, y), "accuracy": (logits.argmax(1) == y).float().mean()}
+        return {"cross_entropy": F.cross_entropy(logits, y), "accuracy": (logits.argmax(1) == y).float().mean()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}

@@ -39,9 +39,7 @@ def main() -> None:
     context = {
         "models": [[name, read_model(name)[0].describe()] for name in names],
         "headings": [heading for _, heading, _ in COLUMNS],
-        "table": [
-            [name, *(cell(row.get(key), decimals) for key, _, decimals in COLUMNS)] for name, row in rows.items()
-        ],
+        "table": [[name, *cells(row)] for name, row in rows.items()],
         "representation": representation(rows),
         "paths": between_points(rows),
         "conditional": conditional(rows),

@@ -142,9 +142,9 @@ def test_generator_wants_high_logits() -> None:
         assert generator_loss(high, loss) < generator_loss(low, loss)
 
 
-def test_generator_and_discriminator_both_see_the_label(rng: torch.Generator) -> None:
-    torch.manual_seed(0)
-    model, _, _ = build(small_config("cgan"))
+def test_generator_and_discriminator_both_see_the_label(blobs: Split, rng: torch.Generator) -> None:
+    model, objective, _ = build(small_config("cgan"))
+    objective.step(to_unit(blobs.images[:40]), blobs.labels[:40], rng)
     model.eval()
     z = torch.randn(1, model.config.latent_dim, generator=rng).expand(10, -1)
     labels = balanced_labels(10)

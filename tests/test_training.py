@@ -52,7 +52,7 @@ def test_killed_training_ends_in_the_same_bits(name: str, killed_after: int, blo
 
 def test_loss_falls(blobs: Split, tmp_path: Path) -> None:
     _, history = train(small_config("autoencoder", epochs=8), blobs, tmp_path)
-    assert history[-1]["train_loss_recon"] < 0.7 * history[0]["train_loss_recon"]
+    assert history[-1]["train_squared_error"] < 0.7 * history[0]["train_squared_error"]
     assert [row["epoch"] for row in history] == list(range(1, 9))
 
 
@@ -64,7 +64,7 @@ def test_validation_scores_the_mean_over_the_split(name: str, blobs: Split, tmp_
 
 @pytest.mark.parametrize(("name", "rate"), [("autoencoder", 1e30), ("vae", 1e4), ("cgan", 1e30)])
 def test_diverging_loss_stops_the_training(name: str, rate: float, blobs: Split, tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=rf"{name}: loss\w* diverged in epoch"):
+    with pytest.raises(PipelineError, match=rf"{name}: \w+ diverged in epoch"):
         train(small_config(name, learning_rate=rate), blobs, tmp_path)
 
 

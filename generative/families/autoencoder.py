@@ -74,7 +74,7 @@ class Model(GenerativeModel):
 class Objective(TrainingObjective):
     """Squared error, summed over the pixels and averaged over the batch."""
 
-    losses = ("loss_recon",)
+    losses = ("squared_error",)
 
     def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
         self.raw_model = model
@@ -88,11 +88,11 @@ class Objective(TrainingObjective):
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.optimizer.step()
-        return {"loss_recon": loss.detach()}
+        return {"squared_error": loss.detach()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         loss = squared_error(self.model(x), x).mean()
-        return {"loss_recon": loss, "mse_x1000": 1000 * loss / NUM_PIXELS}
+        return {"squared_error": loss, "mse_x1000": 1000 * loss / NUM_PIXELS}
 
     @torch.no_grad()
     def finish(self, train: Split) -> None:

@@ -54,30 +54,58 @@ class Config(FamilyConfig):
 
 
 class Generator(nn.Module):
-    """Noise z (B, d) and labels (B,) to images (B, 1, 28, 28) in [0, 1]."""
+    """Noise z (B, d) and labels (B,) to images (B, 1, 28, 28) in [0, 1].
+
+    The label enters through the normalisations alone. Fed in beside the noise it takes over: the generator
+    then learns one image per class (docs/recipes.md).
+    """
 
     def __init__(self, latent_dim: int, channels: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(NUM_CLASSES, latent_dim)
-        self.project = nn.Linear(2 * latent_dim, 2 * channels * 7 * 7)
-        self.blocks = nn.Sequential(
-            _Block(2 * channels, 2 * channels),
-            _Block(2 * channels, 4 * channels),
-            nn.PixelShuffle(2),  # (B, channels, 14, 14)
-            _Block(channels, channels),
-            _Block(channels, 4),
-            nn.PixelShuffle(2),  # (B, 1, 28, 28)
+        wide = 2 * channels
+        self.project = nn.Linear(latent_dim, wide * 7 * 7)
+        self.blocks = nn.ModuleList(
+            [
+                _Block(wide, nn.Conv2d(wide, wide, 3, padding=1)),
+                _Block(wide, nn.Sequential(nn.Conv2d(wide, 4 * channels, 3, padding=1), nn.PixelShuffle(2))),
+                _Block(channels, nn.Conv2d(channels, channels, 3, padding=1)),  # at 14 x 14
+                _Block(channels, nn.ConvTranspose2d(channels, 1, 4, stride=2, padding=1)),  # to 28 x 28
+            ]
         )
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        h = self.project(torch.cat([z, self.embedding(y)], dim=1))
-        h = h.view(len(z), -1, 7, 7).contiguous(memory_format=torch.channels_last)
-        return torch.sigmoid(self.blocks(h)).contiguous()
+        h = self.project(z).view(len(z), -1, 7, 7).contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            h = block(h, y)
+        return torch.sigmoid(h).contiguous()
 
 
-class _Block(nn.Sequential):
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__(nn.BatchNorm2d(channels_in), nn.ReLU(), nn.Conv2d(channels_in, channels_out, 3, padding=1))
+class _Block(nn.Module):
+    def __init__(self, channels: int, layer: nn.Module) -> None:
+        super().__init__()
+        self.normalise = ConditionalBatchNorm(channels)
+        self.layer = layer
+
+    def forward(self, h: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = self.layer(F.relu(self.normalise(h, y)))
+        return out
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalisation of (B, C, H, W) whose scale and shift depend on the label.
+
+    Dumoulin, Shlens, Kudlur 2017, "A Learned Representation for Artistic Style", ICLR; de Vries et al. 2017.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.normalise = nn.BatchNorm2d(channels, affine=False)
+        self.embedding = nn.Embedding(NUM_CLASSES, 2 * channels)
+        nn.init.zeros_(self.embedding.weight)
+
+    def forward(self, h: Tensor, y: Tensor) -> Tensor:
+        scale, shift = self.embedding(y)[:, :, None, None].chunk(2, dim=1)  # (B, C, 1, 1)
+        return torch.addcmul(shift, self.normalise(h), 1 + scale)
 
 
 class Discriminator(nn.Module):
@@ -101,6 +129,7 @@ class Discriminator(nn.Module):
         )
         self.unconditional = nn.Linear(features, 1)
         self.embedding = nn.Embedding(NUM_CLASSES, features)
+        nn.init.normal_(self.embedding.weight, std=features**-0.5)  # as large as the unconditional weights
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         h = self.features(2 * x - 1)

@@ -1,0 +1,115 @@
+"""Figures: images stand where they should, and equal data give equal bytes."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from generative.data import CLASS_NAMES, Split
+from generative.figures import charts, images
+from generative.figures.style import CLASS_COLOURS, MODEL_COLOURS, save_figure
+from stages.figures import long_table
+from stages.report import between_points, cells, conditional, representation
+
+
+def test_tile_puts_images_row_by_row() -> None:
+    pictures = torch.arange(1, 7, dtype=torch.uint8).view(2, 3, 1, 1, 1).expand(2, 3, 1, 28, 28)
+    canvas = images.tile(pictures)
+    assert canvas.shape == (58, 88)
+    assert [[canvas[row * 30 + 14, column * 30 + 14] for column in range(3)] for row in range(2)] == [
+        [1, 2, 3],
+        [4, 5, 6],
+    ]
+    assert not canvas[28:30].any()  # the gap
+
+
+def test_tile_leaves_room_between_blocks() -> None:
+    canvas = images.tile(torch.full((3, 1, 1, 28, 28), 9, dtype=torch.uint8), gaps_after_rows=[0], gap=8)
+    rows = canvas.any(axis=1)
+    assert rows[:28].all()
+    assert not rows[28:38].any()
+    assert rows[38:66].all()
+    assert len(rows) == 3 * 30 - 2 + 8
+
+
+def test_colours_are_distinct() -> None:
+    assert list(CLASS_COLOURS) == list(CLASS_NAMES)
+    assert len(set(CLASS_COLOURS.values())) == 10
+    assert len(set(MODEL_COLOURS)) == len(MODEL_COLOURS)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_latent_space_is_the_same_file_every_time(tmp_path: Path, dim: int, rng: torch.Generator) -> None:
+    z, labels = torch.randn(300, dim, generator=rng), torch.randint(10, (300,), generator=rng)
+    hashes = set()
+    for attempt in range(2):
+        path = tmp_path / f"{attempt}.png"
+        save_figure(charts.latent_spaces({"vae": z}, labels), path, dpi=60)
+        hashes.add(hashlib.sha256(path.read_bytes()).hexdigest())
+        assert b"matplotlib" not in path.read_bytes().lower()
+    assert len(hashes) == 1
+
+
+def test_projection_keeps_the_two_widest_directions(rng: torch.Generator) -> None:
+    z = torch.randn(2000, 4, generator=rng) * torch.tensor([0.1, 5.0, 0.2, 3.0])
+    points, title, _ = charts._planar(z)
+    torch.testing.assert_close(points.std(0), torch.tensor([5.0, 3.0]), rtol=0.1, atol=0)
+    assert "2 principal components of 4" in title
+
+
+def test_reconstructions_show_the_first_images_of_each_class(blobs: Split) -> None:
+    figure = images.reconstructions(blobs.images, blobs.labels, {"a": blobs.images, "b": blobs.images})
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["test image", "a", "b"] * 2
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(CLASS_NAMES)
+    canvas = np.asarray(axes.get_images()[0].get_array())
+    assert (canvas[:28, 30:58] == blobs.images[1, 0].numpy()).all()  # labels are 0, 1, ... in turn
+
+
+def test_animation_goes_there_and_back(tmp_path: Path, blobs: Split) -> None:
+    path = tmp_path / "x.gif"
+    row = images.Interpolation("x", blobs.images[0], blobs.images[:5], blobs.images[4])
+    images.save_animation(row, path)
+    with Image.open(path) as animation:
+        assert animation.n_frames == 8  # type: ignore[attr-defined]
+        assert animation.info["loop"] == 0
+
+
+def test_long_table_splits_column_names() -> None:
+    table = pd.DataFrame({"epoch": [1, 2], "train_loss_g": [3.0, 4.0], "validation_mse_x1000": [5.0, 6.0]})
+    rows = long_table({"m": table})
+    assert rows.to_dict("records") == [
+        {"model": "m", "quantity": "loss_g", "split": "train", "epoch": 1, "value": 3.0},
+        {"model": "m", "quantity": "loss_g", "split": "train", "epoch": 2, "value": 4.0},
+        {"model": "m", "quantity": "mse_x1000", "split": "validation", "epoch": 1, "value": 5.0},
+        {"model": "m", "quantity": "mse_x1000", "split": "validation", "epoch": 2, "value": 6.0},
+    ]
+
+
+class TestReportWords:
+    encoder = {"mse_x1000": 25.0, "psnr": 16.0, "ssim": 0.6, "bce": 250.0, "bce_floor": 190.0, "frechet_distance": 8.0}  # noqa: RUF012
+
+    def test_representation_follows_the_numbers(self) -> None:
+        rows = {"real": {}, "ae": self.encoder, "vae": self.encoder | {"mse_x1000": 30.0, "loss_kl": 4.8}}
+        text = representation(rows)
+        assert "40 of 255 grey levels" in text  # sqrt(0.025) * 255
+        assert "60 nats per image above the irreducible 190" in text
+        assert "The error of the vae is 20% above that of the ae." in text
+        assert "4.8 nats" in text
+
+    def test_conditional_compares_with_the_nearest_other_model(self) -> None:
+        real = {"frechet_distance": 0.02, "label_accuracy": 0.91}
+        rows = {"real": real, "ae": self.encoder, "gan": {"frechet_distance": 2.0, "label_accuracy": 0.9}}
+        assert "2.00, 4.0 times nearer than those of the ae" in conditional(rows)
+        rows["gan"]["frechet_distance"] = 16.0
+        assert "16.00, 2.0 times farther than those of the ae" in conditional(rows)
+
+    def test_between_points_is_silent_without_encoders(self) -> None:
+        assert between_points({"real": {}, "gan": {"frechet_distance": 1.0}}) == ""
+
+    def test_cells_show_a_dash_for_what_is_not_there(self) -> None:
+        assert cells({"frechet_distance": 1.234, "ssim": 0.5678}) == ["1.23", "–", "–", "–", "0.568", "–", "–"]
