@@ -1,7 +1,8 @@
 # One word per task. Each sets up what it needs: .venv from requirements.lock, again only when that changes.
 SHELL := /bin/sh
+BIN := .venv/bin
 export PYTHON
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro demo test lint format deps readme lock clean
@@ -13,30 +14,30 @@ setup: ## make or refresh .venv
 	@sh tools/setup.sh
 
 repro: setup ## run whatever is not up to date: data, training, scores, figures, report
-	dvc repro
+	$(BIN)/dvc repro
 
 demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the workspace alone
-	python -m tools.demo
+	$(BIN)/python -m tools.demo
 
 test: setup ## run the tests
-	python -m pytest
+	$(BIN)/python -m pytest
 
 lint: setup ## check style, types, the code deps in dvc.yaml, the results in README.md
-	ruff format --check
-	ruff check
-	mypy
-	python -m tools.deps --check
-	python -m tools.readme --check
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m tools.deps --check
+	$(BIN)/python -m tools.readme --check
 
 format: setup ## format the code
-	ruff check --fix
-	ruff format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 deps: setup ## write the code that each stage imports into dvc.yaml
-	python -m tools.deps
+	$(BIN)/python -m tools.deps
 
 readme: setup ## write the results of metrics/ into README.md
-	python -m tools.readme
+	$(BIN)/python -m tools.readme
 
 lock: ## resolve pyproject.toml into requirements.lock anew (needs uv)
 	uv pip compile --upgrade --universal --generate-hashes --no-header --python-version 3.11 \

@@ -44,7 +44,8 @@ class Checkpoints:
         except filelock.Timeout:
             raise PipelineError(
                 f"'{self.folder.name}' is being trained by another process, perhaps left over from an interrupted "
-                f"`dvc repro`: wait for it, or end it (`fuser {lock.lock_file}` tells its number), and run again."
+                f"`dvc repro`: end that process (`fuser {lock.lock_file}` tells its number) and run again; the "
+                f"training goes on after its last finished epoch."
             ) from None
         try:
             yield

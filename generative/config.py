@@ -37,17 +37,25 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = [_sentence(cls, where, problem) for problem in error.errors()]
-            raise PipelineError(" ".join(problems)) from None
+            raise PipelineError(" ".join(_sentences(cls, where, error.errors()))) from None
 
 
-def _sentence(cls: type[Config], where: str, problem: Any) -> str:
-    key = ".".join([where, *(str(part) for part in problem["loc"])])
-    if problem["type"] == "extra_forbidden":
-        allowed = ", ".join(sorted(cls.model_fields))
-        return f"params: unknown key '{key}'; allowed in '{where}': {allowed}."
-    if problem["type"] == "missing":
-        return f"params: '{key}' is missing."
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    return f"params: '{key}' is {problem['input']!r}, but {message}."
+def _sentences(cls: type[Config], where: str, problems: list[Any]) -> list[str]:
+    """One sentence for each wrong key; what the alternatives of a union want is joined by "or"."""
+    sentences: dict[str, str] = {}
+    for problem in problems:
+        location = problem["loc"][:1] + tuple(part for part in problem["loc"][1:] if isinstance(part, int))
+        key = ".".join([where, *map(str, location)])
+        message = problem["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        if problem["type"] == "extra_forbidden":
+            sentences[key] = (
+                f"params: unknown key '{key}'; allowed in '{where}': {', '.join(sorted(cls.model_fields))}."
+            )
+        elif problem["type"] == "missing":
+            sentences[key] = f"params: '{key}' is missing."
+        elif key in sentences:
+            sentences[key] = f"{sentences[key].removesuffix('.')}, or {message}."
+        else:
+            sentences[key] = f"params: '{key}' is {problem['input']!r}, but {message}."
+    return list(sentences.values())

@@ -79,7 +79,7 @@ def stratified_split(labels: Tensor, sizes: tuple[int, ...], rng: torch.Generato
         if len(members) < sum(shares):
             raise PipelineError(
                 f"class {CLASS_NAMES[label]!r} has {len(members)} images, but the split sizes {sizes} "
-                f"need {sum(shares)}: lower data.train_size or data.validation_size."
+                f"need {sum(shares)}: lower prepare.train_size or prepare.validation_size."
             )
         members = members[torch.randperm(len(members), generator=rng)]
         for part, indices in zip(chosen, members[: sum(shares)].split(shares), strict=True):

@@ -92,14 +92,10 @@ class GenerativeModel(nn.Module):
 
 @dataclass(frozen=True)
 class LikelihoodBound:
-    """Terms of the evidence lower bound, each (B,) in nats per image; elbo = -(loss_recon + loss_kl)."""
+    """Terms of the evidence lower bound, each (B,) in nats per image; the bound is -(loss_recon + loss_kl)."""
 
     loss_recon: Tensor
     loss_kl: Tensor
-
-    @property
-    def elbo(self) -> Tensor:
-        return -(self.loss_recon + self.loss_kl)
 
 
 class TrainingObjective(ABC):

@@ -41,7 +41,7 @@ def fetch_all(sources: Sequence[str], folder: Path, *, timeout: float, retries: 
 
     Args:
         sources: tried in order; a source that fails is not asked again.
-        folder: files already there with the right bytes are kept, others are replaced.
+        folder: where the files go; each appears whole or not at all.
         timeout: seconds without a byte after which an HTTP source counts as failed.
         retries: how often an HTTP download is tried again.
 
@@ -102,7 +102,7 @@ def _explain(missing: list[str], failures: dict[str, str]) -> str:
         f"Fashion-MNIST could not be fetched ({', '.join(missing)} missing). Tried:{tried}\n"
         "Check the network and run again; or put the four files (gzipped or not) into a folder and run\n"
         "  FASHION_MNIST_SOURCE=/path/to/folder make repro\n"
-        "or add a mirror to data.sources in params.yaml."
+        "or add a mirror to download.sources in params.yaml."
     )
 
 
@@ -148,16 +148,23 @@ def _reason(error: Exception, timeout: float) -> str:
 def _folder(folder: Path) -> Fetch:
     if not folder.is_dir():
         raise _SourceError(f"no such folder: {folder}")
-    files = {path.name: path for path in sorted(folder.rglob("*-ubyte*")) if path.is_file()}
 
     def fetch(file: str) -> bytes:
-        for name in (file, f"{file}.gz"):
-            if name in files:
+        """The right one among the files of this name in the folder and its subfolders, else the last one."""
+        content = None
+        for path in sorted(folder.rglob(f"{file}*")):
+            if path.is_file() and path.name in (file, f"{file}.gz"):
                 try:
-                    return files[name].read_bytes()
+                    content = path.read_bytes()
+                    _check(file, decompressed(content))
+                    break
                 except OSError as error:
                     raise _SourceError(f"{file}: {error.strerror}") from None
-        raise _SourceError(f"{file}: not in {folder}")
+                except _SourceError:
+                    continue
+        if content is None:
+            raise _SourceError(f"{file}: not in {folder}")
+        return content
 
     return fetch
 

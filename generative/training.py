@@ -81,6 +81,7 @@ def fit(
         objective.load_state_dict(state["objective"])
         rng.set_state(state["rng"])
         torch.set_rng_state(state["torch_rng"])
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
         history, initial = state["history"], state["initial"]
         print(f"{name}: goes on after epoch {len(history)} of {epochs}, where an earlier run was interrupted")
         on_epoch(history)
@@ -101,6 +102,7 @@ def fit(
                 "objective": objective.state_dict(),
                 "rng": rng.get_state(),
                 "torch_rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if fabric.device.type == "cuda" else [],
                 "history": history,
                 "initial": initial,
             }
@@ -151,7 +153,7 @@ def _stop_if_diverged(
         if not math.isfinite(losses[key]) or not math.isfinite(initial[key]) or abs(losses[key]) > limit:
             raise PipelineError(
                 f"{name}: {key} diverged in epoch {epoch} (mean {losses[key]:.4g}, at the start "
-                f"{initial[key]:.4g}); nothing was written: lower its learning_rate in params.yaml."
+                f"{initial[key]:.4g}); no weights were written: lower its learning_rate in params.yaml."
             )
 
 

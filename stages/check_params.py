@@ -9,7 +9,7 @@ from generative.config import Config
 from generative.errors import PipelineError
 from generative.extractor import ExtractorConfig
 from generative.files import write_text
-from generative.runtime import ComputeConfig
+from generative.runtime import ComputeConfig, start
 from stages.cli import run
 from stages.download import DownloadConfig
 from stages.figures import FiguresConfig
@@ -17,7 +17,7 @@ from stages.generate import GenerateConfig
 from stages.models import read_model
 from stages.params import RESERVED_NAMES, model_names, read_block, read_params
 from stages.paths import PARAMS_CHECKED, curves, generated
-from stages.prepare import PrepareConfig
+from stages.prepare import OFFICIAL_TRAIN_SIZE, PrepareConfig
 from stages.result_paths import scores
 
 BLOCKS: dict[str, type[Config]] = {
@@ -37,25 +37,34 @@ def main() -> None:
         raise PipelineError(f"params: unknown block '{unknown[0]}'; allowed: {', '.join(BLOCKS)}, models.")
     for name, config_class in BLOCKS.items():
         read_block(name, config_class)
-    train_size = read_block("prepare", PrepareConfig).train_size
-    for name in model_names():
-        config, _ = read_model(name)
-        if config.batch_size > train_size:
-            raise PipelineError(
-                f"params: 'models.{name}.batch_size' is {config.batch_size}, but must not exceed "
-                f"'prepare.train_size' ({train_size})."
-            )
+    prepare, generate = read_block("prepare", PrepareConfig), read_block("generate", GenerateConfig)
+    available = OFFICIAL_TRAIN_SIZE - prepare.validation_size
+    _at_most("prepare.train_size", prepare.train_size, available, "what 'prepare.validation_size' leaves of 60000")
+    side = read_block("figures", FiguresConfig).sample_columns
+    fitting = int(generate.num_samples**0.5)
+    _at_most("figures.sample_columns", side, fitting, "the root of 'generate.num_samples'")
+    batch_sizes = {f"models.{name}": read_model(name)[0].batch_size for name in model_names()}
+    batch_sizes["extractor"] = read_block("extractor", ExtractorConfig).batch_size
+    for name, batch_size in batch_sizes.items():
+        _at_most(f"{name}.batch_size", batch_size, prepare.train_size, "'prepare.train_size'")
+    start(read_block("compute", ComputeConfig))
     for path in leftovers(model_names()):
         path.unlink()
         print(f"removed {path}: no model in params.yaml has that name")
     write_text(PARAMS_CHECKED, "params.yaml: every key is known, every value has its type and range\n")
 
 
+def _at_most(key: str, value: int, limit: int, meaning: str) -> None:
+    if value > limit:
+        raise PipelineError(f"params: '{key}' is {value}, but must be at most {limit}: {meaning}.")
+
+
 def leftovers(names: list[str]) -> list[Path]:
     """Outputs of models that params.yaml no longer has: in a folder that a later stage reads as a whole."""
     kept = {*names, *RESERVED_NAMES}
     folders = {path(names[0]).parent for path in (curves, generated, scores)}
-    return [path for folder in sorted(folders) for path in sorted(folder.glob("*")) if path.stem not in kept]
+    files = [path for folder in sorted(folders) for path in sorted(folder.glob("*")) if path.is_file()]
+    return [path for path in files if path.stem not in kept]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ def run(main: Callable[..., None]) -> NoReturn:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        _fail(f"{error.filename or 'a file'} cannot be written ({error.strerror}): nothing half-written is left.", 1)
+        _fail(
+            f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): nothing half-written is left.",
+            1,
+        )
     except KeyboardInterrupt:
         _fail("interrupted: run `dvc repro` again to go on from the last finished epoch.", 130)
     sys.exit(0)

@@ -15,6 +15,8 @@ from stages.cli import run
 from stages.params import read_block
 from stages.paths import RAW
 
+SOURCE_VARIABLE = "FASHION_MNIST_SOURCE"
+
 
 class DownloadConfig(Config):
     """Where the data come from (params: `download`)."""
@@ -25,9 +27,9 @@ class DownloadConfig(Config):
 
 
 def main() -> None:
-    """Fetch what is missing."""
+    """Fetch the files."""
     config = read_block("download", DownloadConfig)
-    first = os.environ.get("FASHION_MNIST_SOURCE")
+    first = os.environ.get(SOURCE_VARIABLE)
     sources = [first, *config.sources] if first else config.sources
     origin = fetch_all(sources, RAW, timeout=config.timeout, retries=config.retries)
     for file, source in origin.items():

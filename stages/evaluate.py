@@ -44,7 +44,7 @@ def main(name: str) -> None:
     if "paths" in tensors:
         paths = require(tensors, "paths", torch.uint8, (None, None, *IMAGE_SHAPE), path=path)
         summary |= path_summary(extractor, paths, test.labels[tensors["path_ends"]])
-    write_json(scores(name), {"summary": _finite(summary, name), "per_class": per_class})
+    write_json(scores(name), {"summary": finite(summary, name), "per_class": per_class})
 
 
 def load_extractor() -> Extractor:
@@ -93,7 +93,12 @@ def _class_means(values: Tensor, labels: Tensor) -> dict[str, float]:
     return {name: float(values[labels == label].mean()) for label, name in enumerate(CLASS_NAMES)}
 
 
-def _finite(summary: Summary, name: str) -> Summary:
+def finite(summary: Summary, name: str) -> Summary:
+    """The same summary.
+
+    Raises:
+        PipelineError: a score is NaN or infinite.
+    """
     for key, value in summary.items():
         if not torch.isfinite(torch.tensor(value)):
             raise PipelineError(f"{name}: the score {key} is {value}: its samples are broken, train it again.")

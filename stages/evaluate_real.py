@@ -8,7 +8,7 @@ from generative.data import load_split
 from generative.extractor import Embedding, embed
 from generative.files import write_json
 from stages.cli import run
-from stages.evaluate import load_extractor, sample_scores
+from stages.evaluate import finite, load_extractor, sample_scores
 from stages.paths import TEST, TRAIN
 from stages.result_paths import scores
 
@@ -22,7 +22,7 @@ def main() -> None:
     summary, per_class = sample_scores(
         Embedding(embedded_train.features, embedded_test.logits), test.labels, embedded_test
     )
-    write_json(scores("real"), {"summary": summary, "per_class": per_class})
+    write_json(scores("real"), {"summary": finite(summary, "real"), "per_class": per_class})
 
 
 if __name__ == "__main__":

@@ -41,9 +41,9 @@ def train_network(
     start(compute)
     fabric = Fabric(accelerator=compute.accelerator, devices=1, precision=compute.precision)
     fabric.launch()
+    train, validation = load_split(TRAIN), load_split(VALIDATION)
     checkpoints = Checkpoints(CHECKPOINTS / name, fingerprint(config, compute))
     with checkpoints.locked():
-        train, validation = load_split(TRAIN), load_split(VALIDATION)
         torch.manual_seed(config.seed)
         model = make_model(config)
         steps = config.epochs * (len(train) // config.batch_size)

@@ -16,6 +16,8 @@ from stages.cli import run
 from stages.params import read_block
 from stages.paths import RAW, TEST, TRAIN, VALIDATION
 
+OFFICIAL_TRAIN_SIZE = 60_000
+
 SplitSize = Annotated[int, Field(ge=NUM_CLASSES, multiple_of=NUM_CLASSES)]
 
 

@@ -18,6 +18,8 @@ from stages.result_paths import FIGURES, REPORT, SCORE_METRICS
 
 TEMPLATE = Path("stages/report.typ")
 
+TEXT_SIZES = (8.4, 7.8, 7.2, 6.6, 6.0, 5.4, 4.8)  # points; many models need small print
+
 Row = dict[str, float]
 
 # Columns of the table: key in metrics/scores/, heading, decimals.
@@ -44,28 +46,33 @@ def main() -> None:
         "paths": between_points(rows),
         "conditional": conditional(rows),
         "figures": {key: f"/{path}" for key, path in choose_figures(rows).items()},
+        "samples_caption": "Samples asked for by class." if conditional(rows) else "Test images, and samples.",
     }
     write_bytes(REPORT, typeset(context))
 
 
 def typeset(context: dict[str, Any]) -> bytes:
-    """The PDF; the same bytes for the same context, template and figures.
+    """The PDF, in the largest of TEXT_SIZES that fits one page; the same bytes for the same arguments and figures.
 
     Raises:
-        PipelineError: a figure is missing, or the text does not fit one page.
+        PipelineError: a figure is missing, or there is too much for one page in any size.
     """
-    try:
-        pdf = typst.compile(
-            str(TEMPLATE),
-            root=".",
-            ignore_system_fonts=True,
-            sys_inputs={"context": json.dumps(context, sort_keys=True)},
-            timestamp=0,
-        )
-    except typst.TypstError as error:
-        raise PipelineError(f"the report cannot be typeset: {error.message}.") from None
-    assert isinstance(pdf, bytes)
-    return pdf
+    reason = ""
+    for size in TEXT_SIZES:
+        try:
+            pdf = typst.compile(
+                str(TEMPLATE),
+                root=".",
+                ignore_system_fonts=True,
+                sys_inputs={"context": json.dumps(context | {"text_size": size}, sort_keys=True)},
+                timestamp=0,
+            )
+        except typst.TypstError as error:
+            reason = error.message
+            continue
+        assert isinstance(pdf, bytes)
+        return pdf
+    raise PipelineError(f"the report cannot be typeset: {reason}: are there too many models?")
 
 
 def cells(row: Row) -> list[str]:

@@ -1,5 +1,6 @@
 """Shared fixtures: small images, random states, and the real data in a folder."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from generative.data import Split, balanced_labels
 from generative.runtime import make_rng
 from generative.sources import SHA256, fetch_all
+from stages.download import SOURCE_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,6 +44,7 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = ROOT / "data" / "raw"
     folder = tmp_path_factory.mktemp("raw")
     sources = yaml.safe_load((ROOT / "params.yaml").read_text())["download"]["sources"]
-    fetch_all([str(workspace), *sources], folder, timeout=20, retries=1)
+    first = os.environ.get(SOURCE_VARIABLE)
+    fetch_all([str(workspace), *([first] if first else []), *sources], folder, timeout=20, retries=1)
     assert {path.name for path in folder.iterdir()} == set(SHA256)
     return folder

@@ -32,7 +32,9 @@ _SMALLER: dict[str, Any] = {
 
 def small_config(family_name: str, **changes: Any) -> Any:
     """The committed settings of the first model of this family, shrunk."""
-    block = next(block for block in PARAMS["models"].values() if block["family"] == family_name)
+    blocks = [block for block in PARAMS["models"].values() if block["family"] == family_name]
+    assert blocks, f"params.yaml has no model of the family {family_name}: its contract cannot be tested"
+    block = blocks[0]
     values = block | {key: value for key, value in _SMALLER.items() if key in block} | changes
     return load_family(family_name, where="test").Config.parse(values, where="test")
 

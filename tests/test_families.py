@@ -1,7 +1,9 @@
 """The contract that every file in generative/families/ fulfils, and what is particular to each."""
 
+import io
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,12 @@ from generative.family import available_families, load_family
 from generative.runtime import make_rng
 from generative.tensors import load_tensors, load_weights, save_tensors
 from tests.small import FAMILIES, build, small_config, train
+
+
+def _bytes_of(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -36,12 +44,12 @@ class TestContract:
     def test_validation_changes_nothing(self, name: str, blobs: Split) -> None:
         model, objective, _ = build(small_config(name))
         model.eval()
-        before = {key: value.clone() for key, value in model.state_dict().items()}
+        before = _bytes_of(model.state_dict()), _bytes_of(objective.state_dict())
         with torch.no_grad():
             first = objective.validate(to_unit(blobs.images), blobs.labels, make_rng(1))
             second = objective.validate(to_unit(blobs.images), blobs.labels, make_rng(1))
         assert all(torch.equal(first[key], second[key]) for key in first)
-        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+        assert (_bytes_of(model.state_dict()), _bytes_of(objective.state_dict())) == before
 
     def test_samples_are_images_and_follow_the_random_state(self, name: str, blobs: Split, tmp_path: Path) -> None:
         model, _ = train(small_config(name), blobs, tmp_path)
@@ -73,12 +81,12 @@ class TestContract:
         with torch.inference_mode():
             z = model.encode(x)
             x_hat = model.decode(z)
-        assert z.shape == (len(x), 2)
+        assert z.shape[0] == len(x)
         assert x_hat.shape == x.shape
         error, variance = float((x_hat - x).square().mean()), float((x - x.mean(0)).square().mean())
         assert error < 0.8 * variance
         axis = model.grid_axis(7)
-        assert axis.shape == (7, 2)
+        assert axis.shape == (7, z.shape[1])
         assert bool((axis.diff(dim=0) > 0).all())
 
     def test_likelihood_bound_has_one_value_per_image(self, name: str, blobs: Split) -> None:
@@ -89,7 +97,6 @@ class TestContract:
             bound = model.likelihood_bound(to_unit(blobs.images), make_rng(1))
         assert bound.loss_recon.shape == bound.loss_kl.shape == (len(blobs),)
         assert bool((bound.loss_kl >= 0).all())
-        torch.testing.assert_close(bound.elbo, -bound.loss_recon - bound.loss_kl)
 
 
 def test_families_are_the_files_of_the_folder() -> None:

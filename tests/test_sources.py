@@ -23,6 +23,7 @@ Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 def _small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
     monkeypatch.setattr(sources, "SHA256", hashes)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 def send(handler: BaseHTTPRequestHandler, body: bytes, *, status: int = 200, announced: int | None = None) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from generative.sources import SHA256
+from stages.download import SOURCE_VARIABLE
+
 SCRATCH = Path(".demo")
 TRAIN_SIZE = 10_000
 NUM_SAMPLES = 2_000
@@ -71,8 +74,13 @@ def shrink(params: Any, *, train_size: int, num_samples: int) -> None:
 
 
 def repro(scratch: Path, *arguments: str, raw: Path | None = None) -> int:
-    """Run `dvc repro` in `scratch`; `raw` is asked for the data first. Returns the exit code."""
-    environment = os.environ | ({"FASHION_MNIST_SOURCE": str(raw)} if raw and raw.is_dir() else {})
+    """Run `dvc repro` in `scratch`; `raw`, if it has the data, is asked for them first. Returns the exit code."""
+    source = os.environ.get(SOURCE_VARIABLE)
+    if source and not source.startswith(("http:", "https:", "apt:")):
+        source = str(Path(source).expanduser().resolve())
+    if raw and all((raw / file).exists() for file in SHA256):
+        source = str(raw.resolve())
+    environment = os.environ | ({SOURCE_VARIABLE: source} if source else {})
     return subprocess.run(["dvc", "repro", *arguments], cwd=scratch, env=environment, check=False).returncode
 
 

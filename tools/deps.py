@@ -2,7 +2,7 @@
 
 Code deps are the entries under `generative/` and `stages/` that end in .py, and `generative/families` as a
 whole for a stage that may load any family. A stage that loads the family of its own item depends on that
-family's file, and on every module outside `families/` that some family imports: DVC cannot look up a list
+family's file, and on every module that some family imports: DVC cannot look up a list
 by item, so the modules that families share are shared by all.
 """
 
@@ -62,10 +62,10 @@ def code_deps(root: Path, command: Any, *, per_item: bool) -> list[str]:
 
 
 def shared_by_families(root: Path) -> set[str]:
-    """What the family files import outside their own folder."""
-    files = [path for path in sorted((root / FAMILIES).glob("*.py")) if path.stem != "__init__"]
-    closures = (import_closure(root, f"generative.families.{path.stem}") for path in files)
-    return {path for closure in closures for path in closure if Path(path).parent != FAMILIES}
+    """What the family files import, other families included."""
+    names = [path.stem for path in sorted((root / FAMILIES).glob("*.py")) if path.stem != "__init__"]
+    closures = (import_closure(root, f"generative.families.{name}") - {f"{FAMILIES}/{name}.py"} for name in names)
+    return set().union(*closures)
 
 
 if __name__ == "__main__":

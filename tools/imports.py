@@ -28,8 +28,9 @@ def _imports(root: Path, path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom) and node.module:  # relative imports are forbidden by ruff
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    names |= {name.rsplit(".", depth)[0] for name in names for depth in range(1, name.count(".") + 1)}  # packages
     return {name for name in names if name.split(".")[0] in PACKAGES and _path(root, name)}
 
 

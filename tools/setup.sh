@@ -17,11 +17,15 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 fi
 
 echo "setting up .venv from $lock (about 6 GB; once)"
+rm -rf .venv
 if command -v uv >/dev/null 2>&1; then
-  uv venv --quiet --clear --python "$python" .venv
+  uv venv --quiet --python "$python" .venv
   uv pip sync --quiet --require-hashes --python .venv/bin/python "$lock"
 else
-  "$python" -m venv --clear .venv
+  if ! "$python" -m venv .venv; then
+    echo "error: '$python' cannot make a virtual environment: install it (Debian, Ubuntu: python3-venv), or uv" >&2
+    exit 1
+  fi
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$lock"
 fi
 cp "$lock" "$done"

@@ -161,7 +161,6 @@ class Objective(TrainingObjective):
         self.raw_model = model
         self.config = config
         self.fabric = fabric
-        self.total_steps = total_steps
         discriminator = Discriminator(config.channels).to(memory_format=torch.channels_last)
         self.generator, self.optimizer_g = fabric.setup(model.generator, self._optimizer(model.generator))
         self.discriminator, self.optimizer_d = fabric.setup(discriminator, self._optimizer(discriminator))
@@ -169,7 +168,7 @@ class Objective(TrainingObjective):
             LinearLR(optimizer, start_factor=1.0, end_factor=_FINAL_RATE, total_iters=total_steps)
             for optimizer in (self.optimizer_g, self.optimizer_d)
         ]
-        self.ema_model = AveragedModel(model.generator, multi_avg_fn=self._average)
+        self.ema_model = AveragedModel(model.generator, multi_avg_fn=self._average).eval()
         self.steps = 0
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:

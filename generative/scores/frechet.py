@@ -31,7 +31,8 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     """
     difference = (a.mean - b.mean).square().sum()
     cross = torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
-    return max(0.0, float(difference + a.covariance.trace() + b.covariance.trace() - 2 * cross))
+    distance = difference + a.covariance.trace() + b.covariance.trace() - 2 * cross
+    return float(distance.clamp(min=0))  # rounding can make it -1e-15; NaN stays NaN
 
 
 def _root(covariance: Tensor) -> Tensor:
