@@ -27,7 +27,7 @@ def latent_spaces(by_model: dict[str, Tensor], labels: Tensor) -> Figure:
         x, y = points[order].T.numpy()
         panel.scatter(x, y, c=colours, s=2.5, alpha=0.6, linewidths=0)
         low, high = torch.quantile(points, torch.tensor([_TAIL, 1 - _TAIL]), dim=0)
-        margin = 0.04 * (high - low)
+        margin = (0.04 * (high - low)).clamp(min=1e-3)
         panel.set_xlim(float(low[0] - margin[0]), float(high[0] + margin[0]))
         panel.set_ylim(float(low[1] - margin[1]), float(high[1] + margin[1]))
         panel.set_title(f"{name}: {title}")
