@@ -5,7 +5,7 @@ export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test lint format deps readme lock clean
+.PHONY: help setup repro demo test bench lint format deps readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest
+
+bench: setup ## how fast each model trains here (after make repro)
+	$(BIN)/python -m benchmarks.training_speed
 
 lint: setup ## check style, types, the code deps in dvc.yaml, the results in README.md
 	$(BIN)/ruff format --check

@@ -1,7 +1,7 @@
 """A density fitted to latent vectors, for models that have no prior of their own.
 
 A Gaussian mixture with full covariances, fitted by expectation maximisation; cf. Ghosh et al. 2020, "From
-Variational to Deterministic Autoencoders", ICLR, section 4: ex-post density estimation.
+Variational to Deterministic Autoencoders", ICLR, where this is called ex-post density estimation.
 """
 
 import torch

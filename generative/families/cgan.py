@@ -6,10 +6,11 @@ Generative Adversarial Networks", ICCV, equation 9) or non-saturating logistic (
 section 3). The discriminator reads the label by projection (Miyato, Koyama 2018, "cGANs with Projection
 Discriminator", ICLR). The gradient penalty on real images is R1 (Mescheder, Geiger, Nowozin 2018, "Which
 Training Methods for GANs do actually Converge?", ICML, equation 9), applied every few steps (Karras et
-al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", CVPR, appendix B). Samples come from an
+al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", CVPR, section 3.1). Samples come from an
 exponential moving average of the generator's weights.
 
-Convolutions work at 14 x 14 and 7 x 7; pixels are folded into channels on the way in and out.
+Convolutions work at 14 x 14 and 7 x 7, where they cost little: the discriminator folds 2 x 2 pixels into
+channels first, and the generator's last layer alone makes 28 x 28.
 """
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +28,7 @@ from generative.family import FamilyConfig, GenerativeModel, TrainingObjective
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_SLOPE = 0.2  # of the discriminator's leaky ReLU (Radford et al. 2016, "DCGAN", section 3)
+_SLOPE = 0.2  # of the discriminator's leaky ReLU (Radford et al. 2016, "DCGAN", section 4)
 _FINAL_RATE = 0.01  # share of the learning rate that is left at the end
 
 
@@ -94,7 +95,8 @@ class _Block(nn.Module):
 class ConditionalBatchNorm(nn.Module):
     """Batch normalisation of (B, C, H, W) whose scale and shift depend on the label.
 
-    Dumoulin, Shlens, Kudlur 2017, "A Learned Representation for Artistic Style", ICLR; de Vries et al. 2017.
+    Dumoulin, Shlens, Kudlur 2017, "A Learned Representation for Artistic Style", ICLR; de Vries et al. 2017,
+    "Modulating Early Visual Processing by Language", NeurIPS.
     """
 
     def __init__(self, channels: int) -> None:

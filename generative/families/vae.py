@@ -3,7 +3,7 @@
 Kingma, Welling 2014, "Auto-Encoding Variational Bayes", ICLR. The likelihood is N(x; x_hat, s^2 I): with
 s^2 = 1/2 its loss is the summed squared error plus a constant; `calibrated` sets s^2 to the mean squared
 error itself, its maximum-likelihood value (Rybkin, Daniilidis, Levine 2021, "Simple and Effective VAE
-Training with Calibrated Decoders", ICML, equation 5).
+Training with Calibrated Decoders", ICML: the optimal sigma-VAE).
 """
 
 import math

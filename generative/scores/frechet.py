@@ -1,7 +1,7 @@
 """Fréchet distance between two feature sets, each taken as a Gaussian.
 
-Dowson, Landau 1982, "The Fréchet Distance between Multivariate Normal Distributions", equation 4; used for
-generative models by Heusel et al. 2017 (there with Inception-v3 features: FID).
+Dowson, Landau 1982, "The Fréchet Distance between Multivariate Normal Distributions", Journal of Multivariate
+Analysis 12; used for generative models by Heusel et al. 2017 (there with Inception-v3 features: FID).
 """
 
 from typing import NamedTuple
