@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -28,7 +28,7 @@ from torchvision.transforms import ToTensor
 
 from generative.data import Split, load_split, to_unit
 from generative.errors import PipelineError
-from generative.family import TrainingObjective
+from generative.family import FamilyConfig, TrainingObjective
 from generative.runtime import ComputeConfig, make_rng, start
 from stages.models import read_model
 from stages.params import model_names, read_block
@@ -63,8 +63,8 @@ def main() -> int:
     print(f"{'model':<20}{'batch':>6}{'images/s':>10}{'plain':>10}{'ratio':>7}{'MFLOP/image':>13}{'of peak':>9}")
     for name in model_names():
         peak = matrix_rate(device)
-        config, _ = read_model(name)
-        speed = measure(name, split, device)
+        config, family = read_model(name)
+        speed = measure(config, family, split, device)
         share = speed.pipeline * speed.flops / peak
         print(
             f"{name:<20}{config.batch_size:>6}{speed.pipeline:>10.0f}{speed.plain:>10.0f}{speed.ratio:>7.1f}"
@@ -74,9 +74,8 @@ def main() -> int:
     return 0
 
 
-def measure(name: str, split: Split, device: torch.device) -> Speed:
-    """Train the model `name` for some seconds each way, in turns."""
-    config, family = read_model(name)
+def measure(config: FamilyConfig, family: Any, split: Split, device: torch.device) -> Speed:
+    """Train a model for some seconds each way, in turns."""
     torch.manual_seed(config.seed)
     model = family.Model(config)
     fabric = Fabric(accelerator=device.type, devices=1)

@@ -39,7 +39,12 @@ def main() -> None:
         read_block(name, config_class)
     prepare, generate = read_block("prepare", PrepareConfig), read_block("generate", GenerateConfig)
     available = OFFICIAL_TRAIN_SIZE - prepare.validation_size
-    _at_most("prepare.train_size", prepare.train_size, available, "what 'prepare.validation_size' leaves of 60000")
+    _at_most(
+        "prepare.train_size",
+        prepare.train_size,
+        available,
+        f"what 'prepare.validation_size' leaves of {OFFICIAL_TRAIN_SIZE}",
+    )
     side = read_block("figures", FiguresConfig).sample_columns
     fitting = int(generate.num_samples**0.5)
     _at_most("figures.sample_columns", side, fitting, "the root of 'generate.num_samples'")

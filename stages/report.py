@@ -38,15 +38,16 @@ def main() -> None:
     """Typeset the report."""
     names = model_names()
     rows = {name: read_json(SCORE_METRICS / f"{name}.json") for name in ["real", *names]}
+    words = conditional(rows)
     context = {
         "models": [[name, read_model(name)[0].describe()] for name in names],
         "headings": [heading for _, heading, _ in COLUMNS],
         "table": [[name, *cells(row)] for name, row in rows.items()],
         "representation": representation(rows),
         "paths": between_points(rows),
-        "conditional": conditional(rows),
+        "conditional": words,
         "figures": {key: f"/{path}" for key, path in choose_figures(rows).items()},
-        "samples_caption": "Samples asked for by class." if conditional(rows) else "Test images, and samples.",
+        "samples_caption": "Samples asked for by class." if words else "Test images, and samples.",
     }
     write_bytes(REPORT, typeset(context))
 

@@ -28,7 +28,7 @@ def test_tile_puts_images_row_by_row() -> None:
 
 
 def test_tile_leaves_room_between_blocks() -> None:
-    canvas = images.tile(torch.full((3, 1, 1, 28, 28), 9, dtype=torch.uint8), gaps_after_rows=[0], gap=8)
+    canvas = images.tile(torch.full((3, 1, 1, 28, 28), 9, dtype=torch.uint8), gaps_after_rows=[0])
     rows = np.asarray(canvas.any(axis=1))
     assert rows[:28].all()
     assert not rows[28:38].any()

@@ -76,7 +76,7 @@ def shrink(params: Any, *, train_size: int, num_samples: int) -> None:
 def repro(scratch: Path, *arguments: str, raw: Path | None = None) -> int:
     """Run `dvc repro` in `scratch`; `raw`, if it has the data, is asked for them first. Returns the exit code."""
     source = os.environ.get(SOURCE_VARIABLE)
-    if source and not source.startswith(("http:", "https:", "apt:")):
+    if source and Path(source).expanduser().exists():  # `scratch` is another working directory
         source = str(Path(source).expanduser().resolve())
     if raw and all((raw / file).exists() for file in SHA256):
         source = str(raw.resolve())

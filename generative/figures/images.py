@@ -18,19 +18,25 @@ from generative.files import atomic_path
 _GAP = 2  # pixels between two images
 _SIDE = 28
 _CELL = _SIDE + _GAP
+_BLOCK_GAP = 8  # more pixels, between blocks of rows or columns
 
 
-def tile(images: Tensor, gaps_after_rows: Sequence[int] = (), gap: int = 8) -> np.ndarray:
+def row_tops(rows: int, gaps_after_rows: Sequence[int] = ()) -> list[int]:
+    """First pixel line of each row that `tile` draws."""
+    return [row * _CELL + _BLOCK_GAP * sum(after < row for after in gaps_after_rows) for row in range(rows)]
+
+
+def tile(images: Tensor, gaps_after_rows: Sequence[int] = ()) -> np.ndarray:
     """Images uint8 (R, C, 1, 28, 28) side by side on white (here 0: the figures are printed inverted).
 
-    `gap` extra pixels are left under each row in `gaps_after_rows`.
+    A wider gap is left under each row in `gaps_after_rows`, none of them the last.
     """
     rows, columns = images.shape[:2]
-    extra = [gap * sum(1 for after in gaps_after_rows if after < row) for row in range(rows + 1)]
-    canvas = np.zeros((rows * _CELL - _GAP + extra[-1], columns * _CELL - _GAP), dtype=np.uint8)
-    for row in range(rows):
+    tops = row_tops(rows, gaps_after_rows)
+    canvas = np.zeros((tops[-1] + _SIDE, columns * _CELL - _GAP), dtype=np.uint8)
+    for row, top in enumerate(tops):
         for column in range(columns):
-            top, left = row * _CELL + extra[row], column * _CELL
+            left = column * _CELL
             canvas[top : top + _SIDE, left : left + _SIDE] = images[row, column, 0].numpy()
     return canvas
 
@@ -40,13 +46,13 @@ def show_tiles(
     canvas: np.ndarray,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
-    row_tops: Sequence[int] = (),
+    gaps_after_rows: Sequence[int] = (),
 ) -> None:
     """Draw what `tile` made, with words beside the rows and above the columns."""
     axes.imshow(canvas, cmap=INK, vmin=0, vmax=255, interpolation="nearest")
     for spine in axes.spines.values():
         spine.set_visible(False)
-    tops = row_tops or [row * _CELL for row in range(len(row_labels))]
+    tops = row_tops(len(row_labels), gaps_after_rows)
     axes.set_yticks([top + _SIDE / 2 for top in tops], row_labels)
     axes.set_xticks([column * _CELL + _SIDE / 2 for column in range(len(column_labels))], column_labels)
     axes.xaxis.tick_top()
@@ -68,8 +74,7 @@ def reconstructions(images: Tensor, labels: Tensor, by_model: dict[str, Tensor],
     block = 1 + len(by_model)
     gaps = [block * (example + 1) - 1 for example in range(examples - 1)]
     figure, (axes,) = new_figure(8.2, 0.72 * len(rows) + 0.5)
-    tops = [row * _CELL + 8 * (row // block) for row in range(len(rows))]
-    show_tiles(axes, tile(torch.stack(rows), gaps), names, CLASS_NAMES, tops)
+    show_tiles(axes, tile(torch.stack(rows), gaps), names, CLASS_NAMES, gaps)
     axes.tick_params(axis="x", labelsize=8)
     return figure
 
@@ -127,14 +132,13 @@ def interpolations(rows: Sequence[Interpolation], within: int, title: str) -> Fi
     steps = len(rows[0].decoded)
     images = torch.stack([torch.cat([row.first[None], row.decoded, row.last[None]]) for row in rows])
     gaps = [within - 1] if 0 < within < len(rows) else []
-    tops = [row * _CELL + (8 if gaps and row >= within else 0) for row in range(len(rows))]
     figure, (axes,) = new_figure(9.2, 0.56 * len(rows) + 0.7)
     words = ["original", *[f"{step / (steps - 1):.2g}" for step in range(steps)], "original"]
     canvas = tile(images, gaps)
     for column in (1, 1 + steps):  # set the originals apart
-        canvas = np.insert(canvas, [column * _CELL + (8 if column > 1 else 0)] * 8, 0, axis=1)
-    show_tiles(axes, canvas, [row.name for row in rows], (), tops)
-    lefts = [0, *(8 + _CELL * (1 + step) for step in range(steps)), 16 + _CELL * (1 + steps)]
+        canvas = np.insert(canvas, [column * _CELL + (_BLOCK_GAP if column > 1 else 0)] * _BLOCK_GAP, 0, axis=1)
+    show_tiles(axes, canvas, [row.name for row in rows], (), gaps)
+    lefts = [0, *(_BLOCK_GAP + _CELL * (1 + step) for step in range(steps)), 2 * _BLOCK_GAP + _CELL * (1 + steps)]
     axes.set_xticks([left + _SIDE / 2 for left in lefts], words)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_title(title)
