@@ -5,7 +5,7 @@ export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test bench lint format deps readme lock clean
+.PHONY: help setup repro demo exercise seeds test bench lint format deps readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,12 @@ repro: setup ## run whatever is not up to date: data, training, scores, figures,
 
 demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the workspace alone
 	$(BIN)/python -m tools.demo
+
+exercise: setup ## add the models of exercise.yaml to params.yaml, and run the pipeline
+	$(BIN)/python -m tools.exercise
+
+seeds: setup ## how far the scores spread over other seeds (after make repro), in .seeds/
+	$(BIN)/python -m tools.seeds
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest
@@ -47,5 +53,5 @@ lock: ## resolve pyproject.toml into requirements.lock anew (needs uv)
 	  pyproject.toml --group dev --output-file requirements.lock
 
 clean: ## remove everything that can be made again, but not the DVC cache
-	rm -rf .venv .demo .checkpoints .mypy_cache .pytest_cache .ruff_cache data models plots/training
+	rm -rf .venv .demo .seeds .checkpoints .mypy_cache .pytest_cache .ruff_cache data models plots/training
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,10 +1,10 @@
-"""`make bench`: how fast each model of params.yaml trains on this machine.
+"""`make bench`: how fast each model of params.yaml and exercise.yaml trains on this machine.
 
 For every model, three numbers:
-- images per second of the pipeline's way: the split as one uint8 tensor, batches by index;
-- the ratio to a plain loop over a torchvision DataLoader (PIL images, ToTensor, shuffling, no workers) that
-  feeds the same objective with the same batch size; both take turns in this process, so that a busy machine
-  slows both;
+- images per second of the pipeline: the split as one uint8 tensor, batches by index, the family's objective;
+- the ratio to a plain loop as a first tutorial writes it: a torchvision DataLoader (PIL images, ToTensor,
+  shuffling, no workers), the same network with the same batch size, `torch.optim.Adam` as it comes, the loss
+  read after every step. Both take turns in this process, so that a busy machine slows both;
 - the share of the machine's float32 matrix-product rate that the model's own operations reach, counted by
   torch's FlopCounterMode (matrix products and convolutions, forward and backward).
 """
@@ -19,26 +19,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
 
-from generative.data import Split, load_split, to_unit
+from generative.data import Split, load_split
 from generative.errors import PipelineError
 from generative.family import FamilyConfig, TrainingObjective
 from generative.runtime import ComputeConfig, make_rng, start
-from stages.models import read_model
-from stages.params import model_names, read_block
+from generative.training import batches
+from stages.models import parse_model
+from stages.params import get_block, read_block, read_params, read_yaml
 from stages.paths import RAW, TRAIN
 
 ROUNDS = 5
 SECONDS_PER_ROUND = 2.0
 MATRIX_SIZE = 2048
+EXERCISE = Path("exercise.yaml")
 
 Batches = Iterator[tuple[Tensor, Tensor]]
+Step = Callable[[Tensor, Tensor], object]
 
 
 class Speed(NamedTuple):
@@ -61,9 +65,9 @@ def main() -> int:
         return 1
     print(f"{compute.threads} threads, {device}, torch {torch.__version__}")
     print(f"{'model':<20}{'batch':>6}{'images/s':>10}{'plain':>10}{'ratio':>7}{'MFLOP/image':>13}{'of peak':>9}")
-    for name in model_names():
+    for name, block in (get_block(read_params(), "models") | read_yaml(EXERCISE)).items():
         peak = matrix_rate(device)
-        config, family = read_model(name)
+        config, family = parse_model(block, where=f"models.{name}")
         speed = measure(config, family, split, device)
         share = speed.pipeline * speed.flops / peak
         print(
@@ -76,48 +80,91 @@ def main() -> int:
 
 def measure(config: FamilyConfig, family: Any, split: Split, device: torch.device) -> Speed:
     """Train a model for some seconds each way, in turns."""
-    torch.manual_seed(config.seed)
-    model = family.Model(config)
-    fabric = Fabric(accelerator=device.type, devices=1)
-    objective: TrainingObjective = family.Objective(model, config, fabric, 1_000_000)
     rng = make_rng(config.seed, device)
-    ways = {"pipeline": by_index(split, config.batch_size, rng), "plain": by_loader(config.batch_size, device)}
-    for batches in ways.values():
-        run(objective, batches, rng, seconds=0.5)
+    torch.manual_seed(config.seed)
+    fabric = Fabric(accelerator=device.type, devices=1)
+    objective: TrainingObjective = family.Objective(family.Model(config), config, fabric, 1_000_000)
+    ways: dict[str, tuple[Step, Batches]] = {
+        "pipeline": (lambda x, y: objective.step(x, y, rng), endless(lambda: batches(split, config.batch_size, rng))),
+        "plain": (plain_step(config, family, device), by_loader(config.batch_size, device)),
+    }
+    for step, source in ways.values():
+        run(step, source, device, seconds=0.5)
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _NoModules()  # type: ignore[assignment]
     with counter:
-        steps, _ = run(objective, ways["pipeline"], rng, seconds=1.0)
+        steps, _ = run(*ways["pipeline"], device, seconds=1.0)
     flops = counter.get_total_flops() / steps / config.batch_size
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
-        for way, batches in ways.items():
-            steps, seconds = run(objective, batches, rng, seconds=SECONDS_PER_ROUND)
+        for way, (step, source) in ways.items():
+            steps, seconds = run(step, source, device, seconds=SECONDS_PER_ROUND)
             rates[way].append(steps * config.batch_size / seconds)
     ratios = [fast / slow for fast, slow in zip(rates["pipeline"], rates["plain"], strict=True)]
     pipeline, plain = (statistics.median(rates[way]) for way in ("pipeline", "plain"))
     return Speed(pipeline, plain, statistics.median(ratios), flops)
 
 
-def run(objective: TrainingObjective, batches: Batches, rng: torch.Generator, *, seconds: float) -> tuple[int, float]:
+def run(step: Step, source: Batches, device: torch.device, *, seconds: float) -> tuple[int, float]:
     """Update until `seconds` have passed; returns the number of updates and the time they took."""
-    synchronise: Callable[[], None] = torch.cuda.synchronize if rng.device.type == "cuda" else _nothing
+    synchronise: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else _nothing
     synchronise()
     started = time.perf_counter()
     steps = 0
     while time.perf_counter() - started < seconds:
-        objective.step(*next(batches), rng)
+        step(*next(source))
         steps += 1
     synchronise()
     return steps, time.perf_counter() - started
 
 
-def by_index(split: Split, batch_size: int, rng: torch.Generator) -> Batches:
-    """Endless batches as `generative.training.fit` makes them."""
-    while True:
-        order = torch.randperm(len(split), generator=rng, device=rng.device)
-        for indices in order[: len(split) // batch_size * batch_size].view(-1, batch_size):
-            yield to_unit(split.images[indices]), split.labels[indices]
+def plain_step(config: Any, family: Any, device: torch.device) -> Step:
+    """The update of a first tutorial for the family's networks, in the default memory layout."""
+    torch.manual_seed(config.seed)
+    model = family.Model(config).to(device).to(memory_format=torch.contiguous_format)
+    if model.conditional:
+        discriminator = family.Discriminator(config).to(device).to(memory_format=torch.contiguous_format)
+        return _plain_adversarial_step(model.generator, discriminator, config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+
+    def step(x: Tensor, _: Tensor) -> None:
+        if model.has_likelihood:
+            x_hat, mu, logvar = model(x, torch.randn(len(x), config.latent_dim, device=device))
+            divergence = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+            loss = (F.mse_loss(x_hat, x, reduction="sum") + divergence) / len(x)
+        else:
+            loss = F.mse_loss(model(x), x, reduction="sum") / len(x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+def _plain_adversarial_step(generator: nn.Module, discriminator: nn.Module, config: Any) -> Step:
+    optimizers = [torch.optim.Adam(net.parameters(), lr=config.learning_rate) for net in (generator, discriminator)]
+    criterion = nn.BCEWithLogitsLoss()
+
+    def judge(x: Tensor, y: Tensor) -> Tensor:
+        judged = discriminator(x, y)
+        logits: Tensor = judged[0] if isinstance(judged, tuple) else judged
+        return logits
+
+    def step(x: Tensor, y: Tensor) -> None:
+        real, fake = torch.ones(len(x), device=x.device), torch.zeros(len(x), device=x.device)
+        x_fake = generator(torch.randn(len(x), config.latent_dim, device=x.device), y)
+        loss_g = criterion(judge(x_fake, y), real)
+        optimizers[0].zero_grad()
+        loss_g.backward()
+        optimizers[0].step()
+        loss_d = (criterion(judge(x, y), real) + criterion(judge(x_fake.detach(), y), fake)) / 2
+        optimizers[1].zero_grad()
+        loss_d.backward()
+        optimizers[1].step()
+        loss_g.item(), loss_d.item()
+
+    return step
 
 
 def by_loader(batch_size: int, device: torch.device) -> Batches:
@@ -128,9 +175,14 @@ def by_loader(batch_size: int, device: torch.device) -> Batches:
         (folder / "raw").symlink_to(RAW.resolve())
         images = FashionMNIST(root, train=True, transform=ToTensor())
     loader = DataLoader(images, batch_size, shuffle=True, drop_last=True)
+    for x, y in endless(lambda: iter(loader)):
+        yield x.to(device), y.to(device)
+
+
+def endless(make: Callable[[], Batches]) -> Batches:
+    """Epoch after epoch."""
     while True:
-        for x, y in loader:
-            yield x.to(device), y.to(device)
+        yield from make()
 
 
 def matrix_rate(device: torch.device) -> float:

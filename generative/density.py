@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 _MAX_ITERATIONS = 200
+_MAX_VECTORS = 20_000  # more of them change the fit less than another seed does
 
 
 class MixtureDensity(nn.Module):
@@ -21,12 +22,14 @@ class MixtureDensity(nn.Module):
 
     def __init__(self, components: int, dim: int) -> None:
         super().__init__()
-        self.register_buffer("weights", torch.full((components,), 1 / components))
+        self.register_buffer("weights", torch.ones(components) / max(1, components))
         self.register_buffer("means", torch.zeros(components, dim))
         self.register_buffer("factors", torch.eye(dim).repeat(components, 1, 1))  # lower Cholesky factors
 
     def fit(self, z: Tensor, seed: int) -> None:
-        """Fit the mixture to vectors `z` (N, d); the same `z` and `seed` give the same mixture.
+        """Fit the mixture to vectors `z` (N, d), or to every n-th if they are many.
+
+        The same `z` and `seed` give the same mixture.
 
         The starting points come from k-means++ and everything runs on one thread: the parallel k-means of
         scikit-learn adds numbers in an order that changes from run to run.
@@ -35,7 +38,7 @@ class MixtureDensity(nn.Module):
             len(self.weights), init_params="k-means++", max_iter=_MAX_ITERATIONS, random_state=seed
         )
         with threadpool_limits(1):
-            mixture.fit(z.double().cpu().numpy())
+            mixture.fit(z[:: -(-len(z) // _MAX_VECTORS)].double().cpu().numpy())
         self.weights.copy_(torch.from_numpy(mixture.weights_))
         self.means.copy_(torch.from_numpy(mixture.means_))
         self.factors.copy_(torch.linalg.cholesky(torch.from_numpy(mixture.covariances_)))

@@ -74,7 +74,7 @@ class GenerativeModel(nn.Module):
         raise NotImplementedError
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latent vectors (B, d) of images `x`; the posterior mean where the encoder is stochastic."""
+        """Latent vectors (B, d) of images `x`; one point, not a draw, where the encoder is stochastic."""
         raise NotImplementedError
 
     def decode(self, z: Tensor) -> Tensor:

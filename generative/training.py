@@ -5,7 +5,7 @@ device: one transfer to the host per epoch. After every epoch the state is check
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,7 @@ from generative.checkpoints import Checkpoints
 from generative.data import Split, to_unit
 from generative.errors import PipelineError
 from generative.family import TrainingObjective
-from generative.runtime import make_rng
+from generative.runtime import average, make_rng
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -45,7 +45,8 @@ def fit(
     """Train `model` in place with `objective` for `epochs` passes over `train`.
 
     Each epoch shuffles the split anew and drops the incomplete last batch. The last epoch's weights are
-    kept: nothing is chosen by a score.
+    kept: nothing is chosen by a score. On several devices each process trains on its share of every batch, and
+    the gradients are averaged: the same batches, the same updates.
 
     Args:
         model: its weights, and those that `objective` holds, are what a checkpoint stores.
@@ -54,9 +55,9 @@ def fit(
         validation: scored after each epoch, never trained on.
         name: shown in the progress bar and in messages.
         epochs: passes over `train`.
-        batch_size: images per update.
+        batch_size: images per update, over all devices together.
         seed: of the shuffling and of the noise that the objective draws.
-        fabric: gives the device.
+        fabric: gives the device, and tells the processes apart; only the first writes.
         checkpoints: where an interrupted training left its state, if it did.
         on_epoch: called with the history so far, after each epoch and once on resuming.
 
@@ -65,10 +66,13 @@ def fit(
         over the validation split as `validation_*`.
 
     Raises:
-        PipelineError: the split is smaller than a batch, or a loss is not finite or explodes.
+        PipelineError: the split is smaller than a batch, a batch cannot be shared evenly between the devices, or
+            a loss is not finite or explodes.
     """
     if len(train) < batch_size:
         raise PipelineError(f"{name}: batch_size {batch_size} is larger than the training split ({len(train)}).")
+    if batch_size % fabric.world_size:
+        raise PipelineError(f"{name}: batch_size {batch_size} is not a multiple of the {fabric.world_size} devices.")
     device = fabric.device
     train, validation = train.to(device), validation.to(device)
     rng = make_rng(seed, device)
@@ -83,19 +87,22 @@ def fit(
         torch.set_rng_state(state["torch_rng"])
         torch.cuda.set_rng_state_all(state["cuda_rng"])
         history, initial = state["history"], state["initial"]
-        print(f"{name}: goes on after epoch {len(history)} of {epochs}, where an earlier run was interrupted")
-        on_epoch(history)
+        fabric.print(f"{name}: goes on after epoch {len(history)} of {epochs}, where an earlier run was interrupted")
+        if fabric.is_global_zero:
+            on_epoch(history)
 
     for epoch in range(len(history) + 1, epochs + 1):
         model.train()
-        losses, first = _train_epoch(objective, train, batch_size, rng, f"{name} {epoch}/{epochs}")
+        losses, first = _train_epoch(objective, train, batch_size, rng, fabric, f"{name} {epoch}/{epochs}")
         initial = initial or first
         _stop_if_diverged(name, epoch, objective.losses, losses, initial)
-        scores = validate(model, objective, validation)
+        scores = validate(model, objective, validation, fabric)
         row: dict[str, float] = {"epoch": epoch}
         row |= {f"train_{key}": value for key, value in losses.items()}
         row |= {f"validation_{key}": value for key, value in scores.items()}
         history.append(row)
+        if not fabric.is_global_zero:
+            continue
         checkpoints.save(
             {
                 "model": model.state_dict(),
@@ -113,7 +120,7 @@ def fit(
     return history
 
 
-def validate(model: nn.Module, objective: TrainingObjective, split: Split) -> dict[str, float]:
+def validate(model: nn.Module, objective: TrainingObjective, split: Split, fabric: "Fabric") -> dict[str, float]:
     """The objective's validation scalars, averaged over `split`; leaves the mode of `model` unchanged."""
     rng = make_rng(_VALIDATION_SEED, split.images.device)
     was_training = model.training
@@ -123,26 +130,45 @@ def validate(model: nn.Module, objective: TrainingObjective, split: Split) -> di
         for images, y in zip(split.images.split(_VALIDATION_BATCH), split.labels.split(_VALIDATION_BATCH), strict=True):
             sums.add(objective.validate(to_unit(images), y, rng), weight=len(y))
     model.train(was_training)
-    return sums.means()
+    return sums.means(fabric)
+
+
+def batches(
+    split: Split, batch_size: int, rng: torch.Generator, *, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over `split` in an order drawn from `rng`, without the incomplete last batch.
+
+    Yields:
+        Images (batch_size / world_size, 1, 28, 28) in [0, 1] and labels: the share of process `rank` in each batch.
+    """
+    order = torch.randperm(len(split), generator=rng, device=rng.device)
+    for indices in order[: len(split) // batch_size * batch_size].view(-1, batch_size):
+        share = indices[rank::world_size]
+        yield to_unit(split.images[share]), split.labels[share]
 
 
 def _train_epoch(
-    objective: TrainingObjective, train: Split, batch_size: int, rng: torch.Generator, title: str
+    objective: TrainingObjective, train: Split, batch_size: int, rng: torch.Generator, fabric: "Fabric", title: str
 ) -> tuple[dict[str, float], dict[str, float]]:
-    order = torch.randperm(len(train), generator=rng, device=rng.device)
-    batches = order[: len(train) // batch_size * batch_size].view(-1, batch_size)
+    """Means of the losses over one epoch, and their values in its first batch."""
     sums = _Sums()
     first: dict[str, Tensor] = {}
-    bar = tqdm(total=batches.numel(), desc=title, unit=" images", unit_scale=True, disable=None, leave=False)
-    for indices in batches:
-        x = to_unit(train.images[indices])
-        losses = objective.step(x, train.labels[indices], rng)
+    bar = tqdm(
+        total=len(train) // batch_size * batch_size,
+        desc=title,
+        unit=" images",
+        unit_scale=True,
+        disable=None if fabric.is_global_zero else True,
+        leave=False,
+    )
+    for x, y in batches(train, batch_size, rng, rank=fabric.global_rank, world_size=fabric.world_size):
+        losses = objective.step(x, y, rng)
         first = first or {key: value.clone() for key, value in losses.items()}
         sums.add(losses)
         if bar.update(batch_size):  # true only when the bar is drawn anew, a few times per second
             bar.set_postfix({key: f"{float(losses[key]):.4g}" for key in objective.losses}, refresh=False)
     bar.close()
-    return sums.means(), {key: float(value) for key, value in first.items()}
+    return sums.means(fabric), {key: float(average(value, fabric)) for key, value in first.items()}
 
 
 def _stop_if_diverged(
@@ -170,8 +196,10 @@ class _Sums:
             term = value.detach() * weight
             self._sums[key] = self._sums[key] + term if key in self._sums else term
 
-    def means(self) -> dict[str, float]:
+    def means(self, fabric: "Fabric") -> dict[str, float]:
+        """Means over what was added in all processes."""
         if not self._sums:
             return {}
-        values: list[Any] = (torch.stack(list(self._sums.values())) / self._weight).tolist()
+        means = torch.stack(list(self._sums.values())) / self._weight
+        values: list[Any] = average(means, fabric).tolist()
         return dict(zip(self._sums, values, strict=True))

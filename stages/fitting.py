@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,11 @@ def train_network(
     """
     compute = read_block("compute", ComputeConfig)
     start(compute)
-    fabric = Fabric(accelerator=compute.accelerator, devices=1, precision=compute.precision)
+    fabric = Fabric(accelerator=compute.accelerator, devices=compute.devices, precision=compute.precision)
     fabric.launch()
     train, validation = load_split(TRAIN), load_split(VALIDATION)
     checkpoints = Checkpoints(CHECKPOINTS / name, fingerprint(config, compute))
-    with checkpoints.locked():
+    with checkpoints.locked() if fabric.is_global_zero else nullcontext():
         torch.manual_seed(config.seed)
         model = make_model(config)
         steps = config.epochs * (len(train) // config.batch_size)
@@ -61,8 +62,9 @@ def train_network(
             checkpoints=checkpoints,
             on_epoch=lambda history: write_curves(curves, history),
         )
-        save_tensors(weights, dict(model.state_dict()), {"config": config.model_dump(mode="json")})
-        checkpoints.clear()
+        if fabric.is_global_zero:
+            save_tensors(weights, dict(model.state_dict()), {"config": config.model_dump(mode="json")})
+            checkpoints.clear()
 
 
 def write_curves(path: Path, history: History) -> None:

@@ -15,8 +15,15 @@ def read_model(name: str) -> tuple[FamilyConfig, Any]:
     """
     if name not in model_names():
         raise PipelineError(f"params: there is no model '{name}'; there are: {', '.join(model_names())}.")
-    block = get_block(read_params(), "models")[name]
-    where = f"models.{name}"
+    return parse_model(get_block(read_params(), "models")[name], where=f"models.{name}")
+
+
+def parse_model(block: Any, *, where: str) -> tuple[FamilyConfig, Any]:
+    """The settings in `block`, which stands at `where` in the params, and the module of the family it names.
+
+    Raises:
+        PipelineError: no such family, or naming each missing, unknown or wrong key.
+    """
     family = load_family(block.get("family") if isinstance(block, dict) else None, where=where)
     config: FamilyConfig = family.Config.parse(block, where=where)
     return config, family

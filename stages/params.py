@@ -35,15 +35,24 @@ def read_params() -> dict[str, Any]:
     Raises:
         PipelineError: the file is missing or is not YAML.
     """
-    try:
-        params = yaml.load(PARAMS.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except FileNotFoundError:
-        raise PipelineError(f"{PARAMS} is missing here: run from the folder that holds it.") from None
-    except yaml.YAMLError as error:
-        raise PipelineError(f"{PARAMS} is not valid YAML: {' '.join(str(error).split())}.") from None
+    params = read_yaml(PARAMS)
     if not isinstance(params, dict):
         raise PipelineError(f"{PARAMS} must be a mapping of blocks such as 'compute' and 'models'.")
     return params
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, unchecked, with numbers as DVC reads them.
+
+    Raises:
+        PipelineError: the file is missing or is not YAML.
+    """
+    try:
+        return yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing here: run from the folder that holds it.") from None
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
 
 
 def read_block(name: str, config_class: type[ConfigType]) -> ConfigType:

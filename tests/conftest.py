@@ -7,10 +7,11 @@ import pytest
 import torch
 import yaml
 
-from generative.data import Split, balanced_labels
+from generative.data import Split
 from generative.runtime import make_rng
 from generative.sources import SHA256, fetch_all
 from stages.download import SOURCE_VARIABLE
+from tests.small import make_blobs
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,15 +28,7 @@ def rng() -> torch.Generator:
 
 @pytest.fixture(scope="session")
 def blobs() -> Split:
-    """400 images of a bright disc whose place depends on the class: quick to learn, not constant."""
-    rng = make_rng(7)
-    labels = balanced_labels(400)
-    rows, columns = torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij")
-    centre_row = 6 + 4 * (labels % 5) + torch.randint(-1, 2, (400,), generator=rng)
-    centre_column = 9 + 10 * (labels // 5) + torch.randint(-1, 2, (400,), generator=rng)
-    distance = (rows - centre_row.view(-1, 1, 1)).square() + (columns - centre_column.view(-1, 1, 1)).square()
-    images = (255 * torch.exp(-distance / 18)).to(torch.uint8).unsqueeze(1)
-    return Split(images, labels)
+    return make_blobs()
 
 
 @pytest.fixture(scope="session")

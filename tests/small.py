@@ -1,4 +1,4 @@
-"""Small but complete settings of every family, and one quick training."""
+"""Small but complete settings of every family, images to learn, and one quick training."""
 
 from pathlib import Path
 from typing import Any
@@ -8,32 +8,51 @@ import yaml
 from lightning_fabric import Fabric
 
 from generative.checkpoints import Checkpoints
-from generative.data import Split
+from generative.data import Split, balanced_labels
 from generative.family import available_families, load_family
+from generative.runtime import make_rng
 from generative.training import History, fit
 
 ROOT = Path(__file__).parent.parent
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+EXERCISE: dict[str, Any] = yaml.safe_load((ROOT / "exercise.yaml").read_text())
 FAMILIES = available_families()
 
 _SMALLER: dict[str, Any] = {
     "epochs": 3,
     "batch_size": 40,
     "hidden": [32],
+    "generator_hidden": [16, 32],
+    "discriminator_hidden": [32],
     "channels": 8,
     "latent_dim": 2,
     "mixture_components": 3,
     "ema_decay": 0.9,
     "r1_interval": 4,
+    "refine_steps": 2,
     "learning_rate": 0.005,
     "seed": 5,
 }
 
 
+def make_blobs() -> Split:
+    """400 images of a bright disc whose place depends on the class: quick to learn, not constant."""
+    rng = make_rng(7)
+    labels = balanced_labels(400)
+    rows, columns = torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij")
+    centre_row = 6 + 4 * (labels % 5) + torch.randint(-1, 2, (400,), generator=rng)
+    centre_column = 9 + 10 * (labels // 5) + torch.randint(-1, 2, (400,), generator=rng)
+    distance = (rows - centre_row.view(-1, 1, 1)).square() + (columns - centre_column.view(-1, 1, 1)).square()
+    images = (255 * torch.exp(-distance / 60)).to(torch.uint8).unsqueeze(1)
+    return Split(images, labels)
+
+
 def small_config(family_name: str, **changes: Any) -> Any:
     """The committed settings of the first model of this family, shrunk."""
-    blocks = [block for block in PARAMS["models"].values() if block["family"] == family_name]
-    assert blocks, f"params.yaml has no model of the family {family_name}: its contract cannot be tested"
+    blocks = [block for block in (PARAMS["models"] | EXERCISE).values() if block["family"] == family_name]
+    assert blocks, (
+        f"neither params.yaml nor exercise.yaml has a model of the family {family_name}: its contract cannot be tested"
+    )
     block = blocks[0]
     values = block | {key: value for key, value in _SMALLER.items() if key in block} | changes
     return load_family(family_name, where="test").Config.parse(values, where="test")

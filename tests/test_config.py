@@ -15,9 +15,15 @@ VAE: dict[str, Any] = {
     "epochs": 4,
     "batch_size": 50,
     "learning_rate": 0.002,
+    "decay": "none",
     "latent_dim": 5,
+    "channels": 0,
     "hidden": [40, 30],
+    "activation": "relu",
+    "sine_frequency": 0.0,
+    "refine_steps": 0,
     "decoder_variance": 0.25,
+    "mixture_components": 0,
 }
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
+from generative.adversarial import Loss, MovingAverage, discriminator_loss, generator_loss
 from generative.data import IMAGE_SHAPE, Split, balanced_labels, to_unit
 from generative.density import MixtureDensity
-from generative.families.cgan import Discriminator, discriminator_loss, generator_loss
+from generative.families.cgan import Discriminator
 from generative.families.vae import gaussian_nll, kl_to_standard_normal
 from generative.family import available_families, load_family
 from generative.runtime import make_rng
@@ -52,7 +54,7 @@ class TestContract:
         assert (_bytes_of(model.state_dict()), _bytes_of(objective.state_dict())) == before
 
     def test_samples_are_images_and_follow_the_random_state(self, name: str, blobs: Split, tmp_path: Path) -> None:
-        model, _ = train(small_config(name), blobs, tmp_path)
+        model, _ = train(small_config(name, epochs=30), blobs, tmp_path)
         labels = balanced_labels(30)
         with torch.inference_mode():
             x, again, other = (model.sample(labels, make_rng(seed)) for seed in (1, 1, 2))
@@ -145,7 +147,8 @@ def test_discriminator_loss_is_least_for_right_answers() -> None:
 
 def test_generator_wants_high_logits() -> None:
     low, high = torch.tensor([-1.0]), torch.tensor([1.0])
-    for loss in ("least_squares", "logistic"):
+    losses: tuple[Loss, ...] = ("least_squares", "logistic")
+    for loss in losses:
         assert generator_loss(high, loss) < generator_loss(low, loss)
 
 
@@ -157,9 +160,10 @@ def test_generator_and_discriminator_both_see_the_label(blobs: Split, rng: torch
     labels = balanced_labels(10)
     with torch.inference_mode():
         x = model.generator(z, labels)
-        logits = Discriminator(8)(x[:1].expand(10, -1, -1, -1), labels)
+        logits, scores = Discriminator(model.config)(x[:1].expand(10, -1, -1, -1), labels)
     assert len(torch.unique(x, dim=0)) == 10
     assert len(torch.unique(logits)) == 10
+    assert len(torch.unique(scores, dim=0)) == 1  # the class is read from the image alone
 
 
 def test_mixture_recovers_two_clusters(rng: torch.Generator) -> None:
@@ -180,3 +184,20 @@ def test_mixture_fit_is_bitwise_repeatable(rng: torch.Generator) -> None:
     for density in fits:
         density.fit(z, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(fits[0].buffers(), fits[1].buffers(), strict=True))
+
+
+def test_moving_average_follows_with_growing_memory() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    average = MovingAverage(network, decay=0.5)
+    values = []
+    assert isinstance(average.network, nn.Linear)
+    for step, weight in enumerate((1.0, 2.0, 3.0)):
+        nn.init.constant_(network.weight, weight)
+        average.update(network, step)
+        values.append(average.network.weight.item())
+    start = float(values[0])
+    assert values[1] == pytest.approx(start * 2 / 11 + 2 * 9 / 11)
+    assert values[2] == pytest.approx(values[1] * 3 / 12 + 3 * 9 / 12)
+    nn.init.constant_(network.weight, 0.0)
+    average.update(network, 10**6)
+    assert average.network.weight.item() == pytest.approx(values[2] / 2)  # the memory has reached `decay`

@@ -1,5 +1,9 @@
 """The loop: it repeats bit for bit, resumes where it was killed, and stops when a loss explodes."""
 
+import json
+import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,14 +11,16 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from generative import training
 from generative.checkpoints import Checkpoints
 from generative.data import Split, to_unit
 from generative.errors import PipelineError
 from generative.extractor import Extractor, ExtractorConfig, ExtractorObjective
-from generative.training import History, fit
-from tests.small import FAMILIES, PARAMS, small_config, train
+from generative.runtime import make_rng
+from generative.training import History, batches, fit
+from tests.small import FAMILIES, PARAMS, ROOT, build, small_config, train
 
 
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -102,6 +108,56 @@ def test_network_that_draws_from_the_global_random_state_resumes_too(blobs: Spli
 def test_diverging_loss_stops_the_training(name: str, rate: float, blobs: Split, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=rf"{name}: \w+ diverged in epoch"):
         train(small_config(name, learning_rate=rate), blobs, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "vae"])
+def test_two_processes_give_the_loss_curve_of_one(name: str, tmp_path: Path) -> None:
+    histories = []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        command = [sys.executable, "-m", "tests.several_devices", name, str(devices), str(folder)]
+        subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+        histories.append(json.loads((folder / "history.json").read_text()))
+    one, two = histories
+    assert len(one) == len(two) == 3
+    for row, other in zip(one, two, strict=True):
+        assert other == pytest.approx(row, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["cgan", "mlp_cgan"])
+def test_adversarial_families_train_in_two_processes(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.several_devices", name, "2", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert all(math.isfinite(value) for row in history for value in row.values())
+
+
+def test_batch_that_cannot_be_shared_evenly_is_refused(blobs: Split, tmp_path: Path) -> None:
+    class TwoDevices(Fabric):
+        world_size = 2
+
+    with pytest.raises(PipelineError, match="batch_size 41 is not a multiple of the 2 devices"):
+        train(small_config("vae", batch_size=41), blobs, tmp_path, fabric=TwoDevices(accelerator="cpu", devices=1))
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Refuses every operation that makes the host wait for a device."""
+
+    waiting = (torch.ops.aten._local_scalar_dense, torch.ops.aten.equal, torch.ops.aten.nonzero)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket not in self.waiting, f"{func} reads a value from the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_step_waits_for_the_device(name: str, blobs: Split) -> None:
+    _, objective, _ = build(small_config(name))
+    rng = make_rng(0)
+    with _NoWaiting():
+        for x, y in batches(blobs, 40, rng):
+            objective.step(x, y, rng)
 
 
 def test_batch_larger_than_the_split_is_refused(blobs: Split, tmp_path: Path) -> None:

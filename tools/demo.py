@@ -45,6 +45,17 @@ def make_scratch(root: Path, scratch: Path, *, train_size: int, num_samples: int
         train_size: images to train on.
         num_samples: samples per model.
     """
+    copy_repository(root, scratch)
+    (scratch / "dvc.lock").unlink(missing_ok=True)
+    (scratch / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    yaml = YAML()
+    params = yaml.load(scratch / "params.yaml")
+    shrink(params, train_size=train_size, num_samples=num_samples)
+    yaml.dump(params, scratch / "params.yaml")
+
+
+def copy_repository(root: Path, scratch: Path) -> None:
+    """Copy the tracked and new files of the repository at `root` to `scratch`, which is replaced if it is there."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -57,12 +68,6 @@ def make_scratch(root: Path, scratch: Path, *, train_size: int, num_samples: int
     for name in files:
         (scratch / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, scratch / name)
-    (scratch / "dvc.lock").unlink(missing_ok=True)
-    (scratch / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
-    yaml = YAML()
-    params = yaml.load(scratch / "params.yaml")
-    shrink(params, train_size=train_size, num_samples=num_samples)
-    yaml.dump(params, scratch / "params.yaml")
 
 
 def shrink(params: Any, *, train_size: int, num_samples: int) -> None:

@@ -4,36 +4,28 @@ Hinton, Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural Net
 It has no prior. Samples are decoded from a Gaussian mixture fitted to the latents of the training images.
 """
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 from torch import Tensor
 
+from generative.coders import CoderConfig, CoderObjective, make_decoder, make_encoder, refine
 from generative.config import PositiveInt
-from generative.data import IMAGE_SHAPE, NUM_PIXELS, Split, to_unit
+from generative.data import NUM_PIXELS, Split, to_unit
 from generative.density import MixtureDensity
-from generative.family import FamilyConfig, GenerativeModel, TrainingObjective
-from generative.layers import mlp
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from generative.family import GenerativeModel
 
 _GRID_TAIL = 0.02  # share of the training latents that the grid leaves out on each side
 _ENCODE_BATCH = 5000
 
 
-class Config(FamilyConfig):
+class Config(CoderConfig):
     """Settings of an autoencoder."""
 
-    latent_dim: PositiveInt
-    hidden: list[PositiveInt]
     mixture_components: PositiveInt
 
     def describe(self) -> str:
-        sizes = "-".join(map(str, [NUM_PIXELS, *self.hidden, self.latent_dim]))
         return (
-            f"deterministic encoder {sizes} and its mirror image as decoder, trained to a small squared error "
-            f"({self._describe_schedule()}). It has no prior: samples are decoded from a mixture of "
+            f"deterministic {self.describe_networks()} and its mirror image as decoder, trained to a small squared "
+            f"error ({self._describe_schedule()}). It has no prior: samples are decoded from a mixture of "
             f"{self.mixture_components} Gaussians fitted to the training latents."
         )
 
@@ -46,24 +38,27 @@ class Model(GenerativeModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.encoder = mlp([NUM_PIXELS, *config.hidden, config.latent_dim])
-        self.decoder = mlp([config.latent_dim, *reversed(config.hidden), NUM_PIXELS])
-        self.prior = MixtureDensity(config.mixture_components, config.latent_dim)
+        self.encoder = make_encoder(config, config.latent_dim)
+        self.decoder = make_decoder(config)
+        self.density = MixtureDensity(config.mixture_components, config.latent_dim)
         self.register_buffer("grid_range", torch.zeros(2, config.latent_dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstructions x_hat (B, 1, 28, 28) of images `x`."""
-        return self.decode(self.encode(x))
+        return self.decode(self.encoder(x))
 
     def encode(self, x: Tensor) -> Tensor:
-        z: Tensor = self.encoder(x.flatten(1))
-        return z
+        return refine(self.encoder(x), x, self._loss, self.config.refine_steps)
+
+    def _loss(self, z: Tensor, x: Tensor) -> Tensor:
+        return squared_error(self.decode(z), x)
 
     def decode(self, z: Tensor) -> Tensor:
-        return torch.sigmoid(self.decoder(z)).view(-1, *IMAGE_SHAPE)
+        x_hat: Tensor = self.decoder(z)
+        return x_hat
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        return self.decode(self.prior.sample(len(labels), rng))
+        return self.decode(self.density.sample(len(labels), rng))
 
     def grid_axis(self, count: int) -> Tensor:
         low, high = self.grid_range
@@ -71,24 +66,13 @@ class Model(GenerativeModel):
         return low + steps * (high - low)
 
 
-class Objective(TrainingObjective):
+class Objective(CoderObjective):
     """Squared error, summed over the pixels and averaged over the batch."""
 
     losses = ("squared_error",)
 
-    def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
-        self.raw_model = model
-        self.seed = config.seed
-        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-        self.model, self.optimizer = fabric.setup(model, optimizer)
-        self.fabric = fabric
-
-    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        loss = squared_error(self.model(x), x).mean()
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        self.optimizer.step()
-        return {"squared_error": loss.detach()}
+    def terms(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        return {"squared_error": squared_error(self.model(x), x).mean()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         loss = squared_error(self.model(x), x).mean()
@@ -96,16 +80,11 @@ class Objective(TrainingObjective):
 
     @torch.no_grad()
     def finish(self, train: Split) -> None:
-        z = torch.cat([self.raw_model.encode(to_unit(images)) for images in train.images.split(_ENCODE_BATCH)])
-        self.raw_model.prior.fit(z, self.seed)
+        """Fit the density, and note what range the latents cover."""
+        z = torch.cat([self.raw_model.encoder(to_unit(images)) for images in train.images.split(_ENCODE_BATCH)])
+        self.raw_model.density.fit(z, self.config.seed)
         tails = torch.tensor([_GRID_TAIL, 1 - _GRID_TAIL], device=z.device)
         self.raw_model.grid_range.copy_(torch.quantile(z, tails, dim=0))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:

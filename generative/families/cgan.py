@@ -6,30 +6,33 @@ Generative Adversarial Networks", ICCV, equation 9) or non-saturating logistic (
 section 3). The discriminator reads the label by projection (Miyato, Koyama 2018, "cGANs with Projection
 Discriminator", ICLR). The gradient penalty on real images is R1 (Mescheder, Geiger, Nowozin 2018, "Which
 Training Methods for GANs do actually Converge?", ICML, equation 9), applied every few steps (Karras et
-al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", CVPR, section 3.1). Samples come from an
-exponential moving average of the generator's weights.
+al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", CVPR, section 3.1). A classifier beside the
+discriminator, trained on real images, draws samples towards their class (Odena, Olah, Shlens 2017, "Conditional
+Image Synthesis with Auxiliary Classifier GANs", ICML; there it learns from generated images too). Samples come
+from an exponential moving average of the generator's weights.
 
 Convolutions work at 14 x 14 and 7 x 7, where they cost little: the discriminator folds 2 x 2 pixels into
 channels first, and the generator's last layer alone makes 28 x 28.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LinearLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from generative.adversarial import Loss, MovingAverage, discriminator_loss, generator_loss
 from generative.config import Fraction, NonNegativeFloat, PositiveInt
 from generative.data import NUM_CLASSES, Split
 from generative.family import FamilyConfig, GenerativeModel, TrainingObjective
+from generative.optimizers import make_schedule
+from generative.runtime import draw_noise
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+_FEATURES = 128  # of the discriminator's last layer
 _SLOPE = 0.2  # of the discriminator's leaky ReLU (Radford et al. 2016, "DCGAN", section 4)
-_FINAL_RATE = 0.01  # share of the learning rate that is left at the end
 
 
 class Config(FamilyConfig):
@@ -37,19 +40,24 @@ class Config(FamilyConfig):
 
     latent_dim: PositiveInt
     channels: PositiveInt
-    loss: Literal["least_squares", "logistic"]
+    loss: Loss
     adam_beta1: Fraction
     adam_beta2: Fraction
     r1_weight: NonNegativeFloat
     r1_interval: PositiveInt
+    class_weight: NonNegativeFloat
     ema_decay: Fraction
 
     def describe(self) -> str:
         names = {"least_squares": "least-squares", "logistic": "non-saturating logistic"}
-        penalty = f" and an R1 gradient penalty of weight {self.r1_weight:g}" if self.r1_weight else ""
+        extras = ""
+        if self.r1_weight:
+            extras += f", an R1 gradient penalty of weight {self.r1_weight:g}"
+        if self.class_weight:
+            extras += f", an auxiliary classifier of weight {self.class_weight:g}"
         return (
             f"convolutional generator (noise of {self.latent_dim} dimensions and the label) against a projection "
-            f"discriminator that sees the label too, updated in turn with the {names[self.loss]} loss{penalty} "
+            f"discriminator that sees the label too, updated in turn with the {names[self.loss]} loss{extras} "
             f"({self._describe_schedule()}). Samples come from an average of the generator's weights."
         )
 
@@ -61,10 +69,11 @@ class Generator(nn.Module):
     then learns one image per class (docs/recipes.md).
     """
 
-    def __init__(self, latent_dim: int, channels: int) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
+        channels = config.channels
         wide = 2 * channels
-        self.project = nn.Linear(latent_dim, wide * 7 * 7)
+        self.project = nn.Linear(config.latent_dim, wide * 7 * 7)
         self.blocks = nn.ModuleList(
             [
                 _Block(wide, nn.Conv2d(wide, wide, 3, padding=1)),
@@ -111,10 +120,14 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, 1, 28, 28) and labels (B,) to logits (B,): high where the image looks real for its label."""
+    """Images (B, 1, 28, 28) and labels (B,) to logits (B,) and class scores (B, 10).
 
-    def __init__(self, channels: int, features: int = 128) -> None:
+    The logits are high where the image looks real for its label. The class scores do not see the label.
+    """
+
+    def __init__(self, config: Config) -> None:
         super().__init__()
+        channels, features = config.channels, _FEATURES
         self.features = nn.Sequential(
             nn.PixelUnshuffle(2),  # (B, 4, 14, 14)
             nn.Conv2d(4, channels, 3, padding=1),
@@ -132,11 +145,12 @@ class Discriminator(nn.Module):
         self.unconditional = nn.Linear(features, 1)
         self.embedding = nn.Embedding(NUM_CLASSES, features)
         nn.init.normal_(self.embedding.weight, std=features**-0.5)  # as large as the unconditional weights
+        self.classify = nn.Linear(features, NUM_CLASSES)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         h = self.features(2 * x - 1)
-        logits: Tensor = self.unconditional(h).squeeze(1) + (self.embedding(y) * h).sum(1)
-        return logits
+        logits = self.unconditional(h).squeeze(1) + (self.embedding(y) * h).sum(1)
+        return logits, self.classify(h)
 
 
 class Model(GenerativeModel):
@@ -146,7 +160,7 @@ class Model(GenerativeModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.generator = Generator(config.latent_dim, config.channels).to(memory_format=torch.channels_last)
+        self.generator = Generator(config).to(memory_format=torch.channels_last)
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         z = torch.randn(len(labels), self.config.latent_dim, generator=rng, device=rng.device)
@@ -163,98 +177,83 @@ class Objective(TrainingObjective):
         self.raw_model = model
         self.config = config
         self.fabric = fabric
-        discriminator = Discriminator(config.channels).to(memory_format=torch.channels_last)
+        discriminator = Discriminator(config).to(memory_format=torch.channels_last)
+        self.raw_discriminator = discriminator  # for what has no gradient to share between devices
         self.generator, self.optimizer_g = fabric.setup(model.generator, self._optimizer(model.generator))
         self.discriminator, self.optimizer_d = fabric.setup(discriminator, self._optimizer(discriminator))
         self.schedules = [
-            LinearLR(optimizer, start_factor=1.0, end_factor=_FINAL_RATE, total_iters=total_steps)
-            for optimizer in (self.optimizer_g, self.optimizer_d)
+            make_schedule(optimizer, "linear", total_steps) for optimizer in (self.optimizer_g, self.optimizer_d)
         ]
-        self.ema_model = AveragedModel(model.generator, multi_avg_fn=self._average).eval()
+        self.average = MovingAverage(model.generator, config.ema_decay)
         self.steps = 0
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         betas = (self.config.adam_beta1, self.config.adam_beta2)
         return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, betas=betas, fused=True)
 
-    def _average(self, averaged: Any, current: Any, _: Any) -> None:
-        """Moving average whose memory grows with the steps made, up to the configured decay."""
-        decay = min(self.config.ema_decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(averaged, current, _)
-
     def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        x_fake = self.generator(self._noise(len(x), rng), y)
+        x_fake = self.generator(draw_noise(len(x), self.config.latent_dim, rng, self.fabric), y)
 
-        logits_real, logits_fake = self.discriminator(torch.cat([x, x_fake.detach()]), y.repeat(2)).chunk(2)
+        logits, scores = self.discriminator(torch.cat([x, x_fake.detach()]), y.repeat(2))
+        logits_real, logits_fake = logits.chunk(2)
         loss_d = discriminator_loss(logits_real, logits_fake, self.config.loss)
-        penalty = torch.zeros_like(loss_d)
+        loss_class = F.cross_entropy(scores[: len(x)], y)  # learned from real images alone
+        total_d = loss_d + loss_class
         if self.config.r1_weight and self.steps % self.config.r1_interval == 0:
-            penalty = self.config.r1_weight * self.config.r1_interval * self._r1(x, y)
+            total_d = total_d + self.config.r1_weight * self.config.r1_interval * self._r1(x, y)
         self.optimizer_d.zero_grad()
-        self.fabric.backward(loss_d + penalty)
+        self.fabric.backward(total_d)
         self.optimizer_d.step()
 
-        self.discriminator.requires_grad_(False)
-        loss_g = generator_loss(self.discriminator(x_fake, y), self.config.loss)
-        self.discriminator.requires_grad_(True)
+        self.raw_discriminator.requires_grad_(False)
+        with self.fabric.autocast():
+            logits_fake, scores = self.raw_discriminator(x_fake, y)
+        self.raw_discriminator.requires_grad_(True)
+        loss_g = generator_loss(logits_fake.float(), self.config.loss)
+        total_g = loss_g + self.config.class_weight * F.cross_entropy(scores.float(), y)
         self.optimizer_g.zero_grad()
-        self.fabric.backward(loss_g)
+        self.fabric.backward(total_g)
         self.optimizer_g.step()
-        self.ema_model.update_parameters(self.raw_model.generator)
+        self.average.update(self.raw_model.generator, self.steps)
 
         for schedule in self.schedules:
             schedule.step()
         self.steps += 1
-        return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach()}
+        return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach(), "loss_class": loss_class.detach()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        logits_real = self.discriminator(x, y)
-        logits_fake = self.discriminator(self.ema_model(self._noise(len(x), rng), y), y)
+        z = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
+        logits_real, scores = self.discriminator(x, y)
+        logits_fake, _ = self.discriminator(self.average.network(z, y), y)
         return {
             "loss_g": generator_loss(logits_fake, self.config.loss),
             "loss_d": discriminator_loss(logits_real, logits_fake, self.config.loss),
+            "loss_class": F.cross_entropy(scores, y),
         }
 
     def finish(self, train: Split) -> None:
         """Keep the averaged generator."""
-        self.raw_model.generator.load_state_dict(self.ema_model.module.state_dict())
-
-    def _noise(self, count: int, rng: torch.Generator) -> Tensor:
-        return torch.randn(count, self.config.latent_dim, generator=rng, device=rng.device)
+        self.raw_model.generator.load_state_dict(self.average.network.state_dict())
 
     def _r1(self, x: Tensor, y: Tensor) -> Tensor:
         x = x.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(self.discriminator(x, y).sum(), x, create_graph=True)
+        (gradient,) = torch.autograd.grad(self.raw_discriminator(x, y)[0].sum(), x, create_graph=True)
         return gradient.square().flatten(1).sum(1).mean() / 2
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "discriminator": self.discriminator.state_dict(),
-            "ema_model": self.ema_model.state_dict(),
+            "discriminator": self.raw_discriminator.state_dict(),
+            "average": self.average.network.state_dict(),
             "optimizers": [self.optimizer_g.state_dict(), self.optimizer_d.state_dict()],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
             "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.discriminator.load_state_dict(state["discriminator"])
-        self.ema_model.load_state_dict(state["ema_model"])
+        self.raw_discriminator.load_state_dict(state["discriminator"])
+        self.average.network.load_state_dict(state["average"])
         for optimizer, values in zip((self.optimizer_g, self.optimizer_d), state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         for schedule, values in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(values)
         self.steps = state["steps"]
-
-
-def discriminator_loss(logits_real: Tensor, logits_fake: Tensor, loss: str) -> Tensor:
-    """Mean loss of the discriminator, for logits (B,) of real and of generated images."""
-    if loss == "least_squares":
-        return ((logits_real - 1).square().mean() + logits_fake.square().mean()) / 2
-    return F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
-
-
-def generator_loss(logits_fake: Tensor, loss: str) -> Tensor:
-    """Mean loss of the generator, for logits (B,) of generated images."""
-    if loss == "least_squares":
-        return (logits_fake - 1).square().mean() / 2
-    return F.softplus(-logits_fake).mean()

@@ -3,41 +3,43 @@
 Kingma, Welling 2014, "Auto-Encoding Variational Bayes", ICLR. The likelihood is N(x; x_hat, s^2 I): with
 s^2 = 1/2 its loss is the summed squared error plus a constant; `calibrated` sets s^2 to the mean squared
 error itself, its maximum-likelihood value (Rybkin, Daniilidis, Levine 2021, "Simple and Effective VAE
-Training with Calibrated Decoders", ICML: the optimal sigma-VAE).
+Training with Calibrated Decoders", ICML: the optimal sigma-VAE). Samples come from the prior, or from a Gaussian
+mixture fitted to the posterior samples of the training images, which do not fill the prior evenly (Dai, Wipf
+2019, "Diagnosing and Enhancing VAE Models", ICLR).
 """
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from generative.config import PositiveFloat, PositiveInt
-from generative.data import IMAGE_SHAPE, NUM_PIXELS, Split, to_unit
-from generative.family import FamilyConfig, GenerativeModel, LikelihoodBound, TrainingObjective
-from generative.layers import mlp
-from generative.runtime import make_rng
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from generative.coders import CoderConfig, CoderObjective, make_decoder, make_encoder, refine
+from generative.config import NonNegativeInt, PositiveFloat
+from generative.data import NUM_PIXELS, Split, to_unit
+from generative.density import MixtureDensity
+from generative.family import GenerativeModel, LikelihoodBound
+from generative.runtime import average, draw_noise, make_rng
 
 _GRID_TAIL = 0.02  # share of the prior that the grid leaves out on each side
-_VARIANCE_BATCH = 5000
+_FINISH_BATCH = 5000
 
 
-class Config(FamilyConfig):
+class Config(CoderConfig):
     """Settings of a variational autoencoder."""
 
-    latent_dim: PositiveInt
-    hidden: list[PositiveInt]
     decoder_variance: Literal["calibrated"] | PositiveFloat
+    mixture_components: NonNegativeInt
 
     def describe(self) -> str:
-        sizes = "-".join(map(str, [NUM_PIXELS, *self.hidden, self.latent_dim]))
+        source = "the prior"
+        if self.mixture_components:
+            source = f"a mixture of {self.mixture_components} Gaussians fitted to the training latents"
         return (
-            f"encoder {sizes} to the mean and variance of a Gaussian posterior, decoder with a Gaussian likelihood "
-            f"(variance {self.decoder_variance}), trained on the evidence lower bound with the closed-form KL to "
-            f"N(0, I) ({self._describe_schedule()}). Samples are decoded from the prior."
+            f"{self.describe_networks()} to the mean and variance of a Gaussian posterior, decoder with a Gaussian "
+            f"likelihood (variance {self.decoder_variance}), trained on the evidence lower bound with the closed-form "
+            f"KL to N(0, I) ({self._describe_schedule()}). Samples are decoded from {source}."
         )
 
 
@@ -50,10 +52,11 @@ class Model(GenerativeModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.encoder = mlp([NUM_PIXELS, *config.hidden, 2 * config.latent_dim])
-        self.decoder = mlp([config.latent_dim, *reversed(config.hidden), NUM_PIXELS])
+        self.encoder = make_encoder(config, 2 * config.latent_dim)
+        self.decoder = make_decoder(config)
         fixed = config.decoder_variance
         self.register_buffer("variance", torch.tensor(1.0 if fixed == "calibrated" else fixed))
+        self.density = MixtureDensity(config.mixture_components, config.latent_dim)
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstructions x_hat from z = mu + exp(logvar / 2) * eps, with mu and logvar."""
@@ -61,17 +64,28 @@ class Model(GenerativeModel):
         return self.decode(mu + torch.exp(logvar / 2) * eps), mu, logvar
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, each (B, d), of q(z | x)."""
-        mu, logvar = self.encoder(x.flatten(1)).chunk(2, dim=1)
-        return mu, logvar
+        """Mean and log-variance, each (B, d), of q(z | x).
+
+        The log-variance is the encoder's output where that is negative, and bends off to at most 1 above: a
+        posterior wider than the prior has no use, but one overflowing exponential would end the training.
+        """
+        mu, raw = self.encoder(x).chunk(2, dim=1)
+        return mu, -F.elu(-raw)
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.posterior(x)[0]
+        return refine(self.posterior(x)[0], x, self._loss, self.config.refine_steps)
+
+    def _loss(self, z: Tensor, x: Tensor) -> Tensor:
+        """-log p(x, z) of each image, up to a constant."""
+        return gaussian_nll(x, self.decode(z), self.variance) + z.square().sum(1) / 2
 
     def decode(self, z: Tensor) -> Tensor:
-        return torch.sigmoid(self.decoder(z)).view(-1, *IMAGE_SHAPE)
+        x_hat: Tensor = self.decoder(z)
+        return x_hat
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        if self.config.mixture_components:
+            return self.decode(self.density.sample(len(labels), rng))
         return self.decode(torch.randn(len(labels), self.config.latent_dim, generator=rng, device=rng.device))
 
     def grid_axis(self, count: int) -> Tensor:
@@ -84,58 +98,44 @@ class Model(GenerativeModel):
         return LikelihoodBound(gaussian_nll(x, x_hat, self.variance), kl_to_standard_normal(mu, logvar))
 
 
-class Objective(TrainingObjective):
+class Objective(CoderObjective):
     """Negative evidence lower bound, one posterior sample per image, averaged over the batch."""
 
     losses = ("loss",)
 
-    def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
-        self.raw_model = model
-        self.config = config
-        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-        self.model, self.optimizer = fabric.setup(model, optimizer)
-        self.fabric = fabric
-
-    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        terms = self._terms(x, rng)
-        self.optimizer.zero_grad()
-        self.fabric.backward(terms["loss"])
-        self.optimizer.step()
-        return {key: term.detach() for key, term in terms.items()}
-
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        x_hat = self.raw_model.decode(self.raw_model.encode(x))
-        return self._terms(x, rng) | {"mse_x1000": 1000 * (x_hat - x).square().mean()}
-
-    def _terms(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        x_hat = self.raw_model.decode(self.raw_model.posterior(x)[0])
         eps = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
+        return self._bound(x, eps) | {"mse_x1000": 1000 * (x_hat - x).square().mean()}
+
+    def terms(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        return self._bound(x, draw_noise(len(x), self.config.latent_dim, rng, self.fabric))
+
+    def _bound(self, x: Tensor, eps: Tensor) -> dict[str, Tensor]:
         x_hat, mu, logvar = self.model(x, eps)
-        if self.config.decoder_variance == "calibrated":
-            variance = (x_hat - x).square().mean()
-        else:
-            variance = self.raw_model.variance
+        variance = self.raw_model.variance
+        if self.config.decoder_variance == "calibrated":  # at its optimum, where it adds nothing to the gradient
+            variance = average((x_hat.detach() - x).square().mean(), self.fabric)
         loss_recon = gaussian_nll(x, x_hat, variance).mean()
         loss_kl = kl_to_standard_normal(mu, logvar).mean()
         return {"loss": loss_recon + loss_kl, "loss_recon": loss_recon, "loss_kl": loss_kl}
 
     @torch.no_grad()
     def finish(self, train: Split) -> None:
-        """Set a calibrated variance to its maximum-likelihood value on the training split."""
-        if self.config.decoder_variance != "calibrated":
-            return
+        """Set a calibrated variance to its maximum-likelihood value, and fit the density to posterior samples."""
         rng = make_rng(self.config.seed, train.images.device)
         total = 0.0
-        for images in train.images.split(_VARIANCE_BATCH):
+        latents = []
+        for images in train.images.split(_FINISH_BATCH):
             x = to_unit(images)
-            eps = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
-            total += (self.raw_model(x, eps)[0] - x).square().sum().item()
-        self.raw_model.variance.fill_(total / train.images.numel())
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+            mu, logvar = self.raw_model.posterior(x)
+            z = mu + torch.exp(logvar / 2) * torch.randn(mu.shape, generator=rng, device=rng.device)
+            total += (self.raw_model.decode(z) - x).square().sum().item()
+            latents.append(z)
+        if self.config.decoder_variance == "calibrated":
+            self.raw_model.variance.fill_(total / train.images.numel())
+        if self.config.mixture_components:
+            self.raw_model.density.fit(torch.cat(latents), self.config.seed)
 
 
 def gaussian_nll(x: Tensor, x_hat: Tensor, variance: Tensor) -> Tensor:

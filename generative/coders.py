@@ -1,0 +1,191 @@
+"""Encoder and decoder networks, their settings and their update, for families that reduce an image to a few numbers.
+
+Convolutions work at 14 x 14 and 7 x 7, where they cost little: the encoder folds 2 x 2 pixels into channels
+first, and the decoder's last layer alone makes 28 x 28.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from generative.config import NonNegativeFloat, NonNegativeInt, PositiveInt
+from generative.data import IMAGE_SHAPE, NUM_PIXELS
+from generative.family import FamilyConfig, TrainingObjective
+from generative.optimizers import Decay, make_schedule
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_MAP_SIDE = 7  # of the smallest feature map
+_REFINE_RATE = 0.03  # of Adam, in units of the latent space
+_ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
+
+
+class CoderConfig(FamilyConfig):
+    """Settings of an encoder, of its decoder, and of how both are trained."""
+
+    latent_dim: PositiveInt
+    channels: NonNegativeInt
+    hidden: list[PositiveInt]
+    activation: Literal["relu", "silu"]
+    sine_frequency: NonNegativeFloat
+    decay: Decay
+    refine_steps: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _sines_feed_a_layer(self) -> Self:
+        if self.sine_frequency and not self.hidden:
+            raise ValueError("sine_frequency needs at least one hidden layer")
+        return self
+
+    def describe_networks(self) -> str:
+        """The encoder's widths, and what else a reader needs to build both networks."""
+        front = f"{self.channels}-channel convolutions, then " if self.channels else ""
+        first = _map_size(self.channels) if self.channels else NUM_PIXELS
+        sizes = "-".join(map(str, [first, *self.hidden, self.latent_dim]))
+        names = {"relu": "ReLU", "silu": "SiLU"}
+        sine = ", sines on the decoder's first layer" if self.sine_frequency else ""
+        refined = f", its answer refined in {self.refine_steps} gradient steps" if self.refine_steps else ""
+        return f"encoder {front}{sizes} ({names[self.activation]}{sine}){refined}"
+
+
+def make_encoder(config: CoderConfig, outputs: int) -> nn.Sequential:
+    """A network from images (B, 1, 28, 28) to (B, outputs)."""
+    if not config.channels:
+        return nn.Sequential(nn.Flatten(), *_dense([NUM_PIXELS, *config.hidden, outputs], config))
+    width = config.channels
+    activation = _ACTIVATIONS[config.activation]
+    encoder = nn.Sequential(
+        nn.PixelUnshuffle(2),  # (B, 4, 14, 14)
+        nn.Conv2d(4, width, 3, padding=1),
+        activation(),
+        nn.Conv2d(width, 2 * width, 3, padding=1, stride=2),  # (B, 2 width, 7, 7)
+        activation(),
+        nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+        activation(),
+        nn.Flatten(),
+        *_dense([_map_size(width), *config.hidden, outputs], config),
+    )
+    return encoder.to(memory_format=torch.channels_last)
+
+
+def make_decoder(config: CoderConfig) -> nn.Sequential:
+    """A network from latent vectors (B, latent_dim) to images (B, 1, 28, 28) in (0, 1): the encoder's mirror."""
+    width = config.channels
+    last = _map_size(width) if width else NUM_PIXELS
+    dense = _dense([config.latent_dim, *reversed(config.hidden), last], config)
+    if config.sine_frequency:
+        dense[:2] = [_frequencies(config), Sine()]
+    if not width:
+        return nn.Sequential(*dense, nn.Sigmoid(), nn.Unflatten(1, IMAGE_SHAPE))
+    activation = _ACTIVATIONS[config.activation]
+    decoder = nn.Sequential(
+        *dense,
+        activation(),
+        nn.Unflatten(1, (2 * width, _MAP_SIDE, _MAP_SIDE)),
+        nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+        activation(),
+        nn.Conv2d(2 * width, 4 * width, 3, padding=1),
+        nn.PixelShuffle(2),  # (B, width, 14, 14)
+        activation(),
+        nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),
+        nn.Sigmoid(),
+    )
+    return decoder.to(memory_format=torch.channels_last)
+
+
+def refine(z: Tensor, x: Tensor, loss: Callable[[Tensor, Tensor], Tensor], steps: int) -> Tensor:
+    """Latent vectors near `z` (B, d) that the decoder fits better: what an encoder gives away by one quick answer.
+
+    That loss is the amortisation gap (Cremer, Li, Duvenaud 2018, "Inference Suboptimality in Variational
+    Autoencoders", ICML); it is closed as in Kim et al. 2018, "Semi-Amortized Variational Autoencoders", ICML, but
+    here after the training alone.
+
+    Args:
+        z: the encoder's answer, in units where neighbouring images are some hundredths apart.
+        x: the images (B, 1, 28, 28) that it answers.
+        loss: maps vectors and images to what is to be minimised for each image, (B,).
+        steps: of Adam, each image for itself; 0 returns `z`.
+
+    Returns:
+        The refined vectors; `z` itself for an image that they do not serve better.
+    """
+    if not steps:
+        return z
+    with torch.inference_mode(False), torch.enable_grad():
+        refined, images = z.clone().requires_grad_(True), x.clone()  # ordinary tensors, which can have a gradient
+        optimizer = torch.optim.Adam([refined], lr=_REFINE_RATE)
+        for _ in range(steps):
+            (refined.grad,) = torch.autograd.grad(loss(refined, images).sum(), refined)
+            optimizer.step()
+    refined = refined.detach()
+    better = loss(refined, x) < loss(z, x)
+    return torch.where(better.unsqueeze(1), refined, z)
+
+
+class CoderObjective(TrainingObjective):
+    """One Adam update per batch of the sum that `terms` returns first."""
+
+    def __init__(self, model: Any, config: Any, fabric: "Fabric", total_steps: int) -> None:
+        self.raw_model = model
+        self.config = config
+        self.fabric = fabric
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+        self.model, self.optimizer = fabric.setup(model, optimizer)
+        self.schedule = make_schedule(self.optimizer, config.decay, total_steps)
+
+    @abstractmethod
+    def terms(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        """Scalars for images `x` (B, 1, 28, 28); the one that `losses` names is minimised."""
+
+    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        terms = self.terms(x, rng)
+        self.optimizer.zero_grad()
+        self.fabric.backward(terms[self.losses[0]])
+        self.optimizer.step()
+        self.schedule.step()
+        return {key: term.detach() for key, term in terms.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+class Sine(nn.Module):
+    """The sine of each element."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x)
+
+
+def _dense(sizes: Sequence[int], config: CoderConfig) -> list[nn.Module]:
+    """Linear layers of the given sizes with the activation between two of them."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in pairwise(sizes):
+        layers += [nn.Linear(width_in, width_out), _ACTIVATIONS[config.activation]()]
+    return layers[:-1]
+
+
+def _frequencies(config: CoderConfig) -> nn.Linear:
+    """A first layer that, with the sine, lets a few coordinates draw fine detail.
+
+    Tancik et al. 2020, "Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional
+    Domains", NeurIPS, there fixed; here the frequencies and phases are learned.
+    """
+    layer = nn.Linear(config.latent_dim, config.hidden[-1])
+    nn.init.normal_(layer.weight, std=config.sine_frequency)
+    nn.init.uniform_(layer.bias, -math.pi, math.pi)
+    return layer
+
+
+def _map_size(channels: int) -> int:
+    return 2 * channels * _MAP_SIDE**2

@@ -1,0 +1,155 @@
+"""Conditional GAN of fully connected networks: the label is fed in beside the noise and beside the image.
+
+Mirza, Osindero 2014, "Conditional Generative Adversarial Nets", arXiv:1411.1784. Both networks are updated in turn
+with the logistic loss; nothing is averaged, penalised or scheduled. It is the starting point that the family
+`cgan` is measured against.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from generative.adversarial import discriminator_loss, generator_loss
+from generative.config import Fraction, PositiveInt
+from generative.data import IMAGE_SHAPE, NUM_CLASSES, NUM_PIXELS
+from generative.family import FamilyConfig, GenerativeModel, TrainingObjective
+from generative.runtime import draw_noise
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_SLOPE = 0.2  # of the leaky ReLUs
+
+
+class Config(FamilyConfig):
+    """Settings of a fully connected conditional GAN."""
+
+    latent_dim: PositiveInt
+    generator_hidden: list[PositiveInt]
+    discriminator_hidden: list[PositiveInt]
+    dropout: Fraction
+    adam_beta1: Fraction
+
+    def describe(self) -> str:
+        generator, discriminator = ("-".join(map(str, sizes)) for sizes in (self._generator, self._discriminator))
+        return (
+            f"fully connected generator {generator} against a discriminator {discriminator}, both fed an embedding of "
+            f"the label, updated in turn with the logistic loss ({self._describe_schedule()})."
+        )
+
+    @property
+    def _generator(self) -> list[int]:
+        return [self.latent_dim + NUM_CLASSES, *self.generator_hidden, NUM_PIXELS]
+
+    @property
+    def _discriminator(self) -> list[int]:
+        return [NUM_PIXELS + NUM_CLASSES, *self.discriminator_hidden, 1]
+
+
+class Generator(nn.Module):
+    """Noise z (B, d) and labels (B,) to images (B, 1, 28, 28) in [0, 1]."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(NUM_CLASSES, NUM_CLASSES)
+        layers: list[nn.Module] = []
+        width = config.latent_dim + NUM_CLASSES
+        for hidden in config.generator_hidden:
+            layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(_SLOPE)]
+            width = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(width, NUM_PIXELS), nn.Sigmoid())
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        x: Tensor = self.layers(torch.cat([z, self.embedding(y)], dim=1))
+        return x.view(-1, *IMAGE_SHAPE)
+
+
+class Discriminator(nn.Module):
+    """Images (B, 1, 28, 28) and labels (B,) to logits (B,): high where the image looks real for its label."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(NUM_CLASSES, NUM_CLASSES)
+        layers: list[nn.Module] = []
+        width = NUM_PIXELS + NUM_CLASSES
+        for hidden in config.discriminator_hidden:
+            layers += [nn.Linear(width, hidden), nn.LeakyReLU(_SLOPE), nn.Dropout(config.dropout)]
+            width = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        logits: Tensor = self.layers(torch.cat([2 * x.flatten(1) - 1, self.embedding(y)], dim=1))
+        return logits.squeeze(1)
+
+
+class Model(GenerativeModel):
+    """The generator; the discriminator is needed for training alone."""
+
+    conditional = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.generator = Generator(config)
+
+    def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        z = torch.randn(len(labels), self.config.latent_dim, generator=rng, device=rng.device)
+        x: Tensor = self.generator(z, labels)
+        return x
+
+
+class Objective(TrainingObjective):
+    """Alternating updates of generator and discriminator on the same batch of labels."""
+
+    losses = ("loss_g", "loss_d")
+
+    def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
+        self.config = config
+        self.fabric = fabric
+        discriminator = Discriminator(config)
+        self.raw_discriminator = discriminator  # for what has no gradient to share between devices
+        self.generator, self.optimizer_g = fabric.setup(model.generator, self._optimizer(model.generator))
+        self.discriminator, self.optimizer_d = fabric.setup(discriminator, self._optimizer(discriminator))
+
+    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        betas = (self.config.adam_beta1, 0.999)
+        return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, betas=betas, fused=True)
+
+    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        x_fake = self.generator(draw_noise(len(x), self.config.latent_dim, rng, self.fabric), y)
+        self.raw_discriminator.requires_grad_(False)
+        with self.fabric.autocast():
+            loss_g = generator_loss(self.raw_discriminator(x_fake, y).float(), "logistic")
+        self.raw_discriminator.requires_grad_(True)
+        self.optimizer_g.zero_grad()
+        self.fabric.backward(loss_g)
+        self.optimizer_g.step()
+
+        logits_real, logits_fake = self.discriminator(torch.cat([x, x_fake.detach()]), y.repeat(2)).chunk(2)
+        loss_d = discriminator_loss(logits_real, logits_fake, "logistic")
+        self.optimizer_d.zero_grad()
+        self.fabric.backward(loss_d)
+        self.optimizer_d.step()
+        return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach()}
+
+    def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        z = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
+        self.discriminator.eval()
+        logits_real = self.discriminator(x, y)
+        logits_fake = self.discriminator(self.generator(z, y), y)
+        self.discriminator.train()
+        return {
+            "loss_g": generator_loss(logits_fake, "logistic"),
+            "loss_d": discriminator_loss(logits_real, logits_fake, "logistic"),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "discriminator": self.raw_discriminator.state_dict(),
+            "optimizers": [self.optimizer_g.state_dict(), self.optimizer_d.state_dict()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.raw_discriminator.load_state_dict(state["discriminator"])
+        for optimizer, values in zip((self.optimizer_g, self.optimizer_d), state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)

@@ -1,0 +1,57 @@
+"""Whether samples are copies of training images.
+
+For each sample and each test image, the Euclidean distance between grey levels and its nearest training image. A
+model that has learned the distribution is as far from its training images as the test images are; cf. Meehan,
+Chaudhuri, Dasgupta 2020, "A Non-Parametric Test to Detect Data-Copying in Generative Models", AISTATS, which
+compares the same two sets of distances.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from generative.data import to_unit
+
+_BLOCK = 500
+_CLOSE = 0.01  # share of the test images that count as close to a training image
+
+
+class Neighbours(NamedTuple):
+    """Of each query: the distance float32 (N,), intensities in [0, 1], to its nearest image and its index (N,)."""
+
+    distances: Tensor
+    indices: Tensor
+
+
+def nearest_neighbours(queries: Tensor, images: Tensor) -> Neighbours:
+    """The nearest of `images`, uint8 (M, 1, 28, 28), to each of `queries`, uint8 (N, 1, 28, 28)."""
+    points = to_unit(images).flatten(1)
+    norms = points.square().sum(1)
+    indices = torch.cat(
+        [(norms - 2 * (to_unit(block).flatten(1) @ points.T)).argmin(1) for block in queries.split(_BLOCK)]
+    )
+    distances = torch.cat(
+        [
+            (to_unit(block).flatten(1) - points[chosen]).square().sum(1).sqrt()  # exact, also for a copy
+            for block, chosen in zip(queries.split(_BLOCK), indices.split(_BLOCK), strict=True)
+        ]
+    )
+    return Neighbours(distances, indices)
+
+
+class Memorisation(NamedTuple):
+    """neighbour_ratio: median distance of samples to training images over that of test images; below 1 is nearer.
+
+    copied: share of samples nearer to a training image than all but 1% of the test images are; 0.01 for test
+    images themselves, lower is better.
+    """
+
+    neighbour_ratio: float
+    copied: float
+
+
+def memorisation(samples: Tensor, test: Tensor) -> Memorisation:
+    """Compare distances to the nearest training image, of `samples` (N,) and of `test` images (M,)."""
+    limit = torch.quantile(test, _CLOSE)
+    return Memorisation(float(samples.median() / test.median()), float((samples < limit).double().mean()))

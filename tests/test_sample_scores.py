@@ -1,0 +1,148 @@
+"""Scores of sample sets against closed forms, other implementations, and models that cheat."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchmetrics.image.kid import poly_mmd
+
+from generative.data import Split
+from generative.scores.extrapolation import extrapolated_frechet_distance
+from generative.scores.frechet import frechet_distance, statistics
+from generative.scores.kernel import kernel_distance, unbiased_mmd
+from generative.scores.manifold import Overlap, neighbour_distances, overlap
+from generative.scores.memorisation import memorisation, nearest_neighbours
+
+
+class TestKernelDistance:
+    def test_agrees_with_torchmetrics_on_the_same_features(self, rng: torch.Generator) -> None:
+        a, b = torch.randn(60, 8, generator=rng).double(), 1.2 * torch.randn(60, 8, generator=rng).double() + 0.3
+        assert float(unbiased_mmd(a, b)) == pytest.approx(float(poly_mmd(a, b)))
+
+    def test_is_unbiased(self, rng: torch.Generator) -> None:
+        pool = torch.randn(20_000, 4, generator=rng)
+        small, large = (
+            kernel_distance(pool[:10_000], pool[10_000:] + 0.5, subsets=60, subset_size=size, seed=0)
+            for size in (50, 500)
+        )
+        assert small.mean == pytest.approx(large.mean, abs=4 * math.hypot(small.error, large.error))
+        assert small.error > 2 * large.error
+
+    def test_same_distribution_is_at_distance_zero(self, rng: torch.Generator) -> None:
+        pool = torch.randn(4000, 4, generator=rng)
+        result = kernel_distance(pool[:2000], pool[2000:], subsets=30, subset_size=200, seed=0)
+        assert abs(result.mean) < 4 * result.error
+
+    def test_seed_decides(self, rng: torch.Generator) -> None:
+        a, b = torch.randn(2, 300, 4, generator=rng)
+        first, again, other = (kernel_distance(a, b, subsets=5, subset_size=50, seed=s) for s in (1, 1, 2))
+        assert first == again
+        assert first != other
+
+
+class TestExtrapolation:
+    def test_removes_the_bias_of_few_samples(self, rng: torch.Generator) -> None:
+        dim = 16
+        real = statistics(torch.randn(200_000, dim, generator=rng))
+        samples = torch.randn(2000, dim, generator=rng) + 0.1
+        plain = frechet_distance(statistics(samples), real)
+        result = extrapolated_frechet_distance(samples, real, seed=0)
+        truth = dim * 0.1**2
+        assert plain > truth + 0.02
+        assert abs(result.distance - truth) < 0.5 * abs(plain - truth)
+        assert 0 < result.error < 0.05
+
+    def test_seed_decides(self, rng: torch.Generator) -> None:
+        samples, real = torch.randn(500, 4, generator=rng), statistics(torch.randn(500, 4, generator=rng))
+        first, again, other = (extrapolated_frechet_distance(samples, real, seed=s) for s in (1, 1, 2))
+        assert first == again
+        assert first != other
+
+
+def naive_overlap(samples: np.ndarray, real: np.ndarray) -> Overlap:
+    """The definitions, word by word."""
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.sqrt(((a - b) ** 2).sum()))
+
+    def radius(points: np.ndarray, index: int, k: int) -> float:
+        return sorted(distance(points[index], other) for j, other in enumerate(points) if j != index)[k - 1]
+
+    real_3, real_5 = ([radius(real, i, k) for i in range(len(real))] for k in (3, 5))
+    sample_3 = [radius(samples, i, 3) for i in range(len(samples))]
+    precise = [any(distance(s, r) <= real_3[i] for i, r in enumerate(real)) for s in samples]
+    recalled = [any(distance(s, r) <= sample_3[j] for j, s in enumerate(samples)) for r in real]
+    balls = [sum(distance(s, r) <= real_5[i] for i, r in enumerate(real)) for s in samples]
+    covered = [any(distance(s, r) <= real_5[i] for s in samples) for i, r in enumerate(real)]
+    return Overlap(
+        precision=float(np.mean(precise)),
+        recall=float(np.mean(recalled)),
+        density=float(np.mean(balls) / 5),
+        coverage=float(np.mean(covered)),
+    )
+
+
+class TestOverlap:
+    def test_agrees_with_the_definitions(self, rng: torch.Generator) -> None:
+        real, samples = torch.randn(50, 3, generator=rng), 0.7 * torch.randn(40, 3, generator=rng) + 0.4
+        expected = naive_overlap(samples.double().numpy(), real.double().numpy())
+        assert overlap(samples, real) == pytest.approx(expected)
+        assert 0 < expected.recall < expected.precision < 1
+
+    def test_same_distribution(self, rng: torch.Generator) -> None:
+        pool = torch.randn(4000, 5, generator=rng)
+        result = overlap(pool[:2000], pool[2000:])
+        assert result.density == pytest.approx(1, abs=0.05)
+        assert result.coverage == pytest.approx(1 - 0.5**5, abs=0.03)  # Naeem et al. 2020, section 3.3
+        assert min(result.precision, result.recall) > 0.7
+
+    def test_dropped_mode_costs_recall_and_coverage_not_precision(self, rng: torch.Generator) -> None:
+        pool = torch.randn(2000, 5, generator=rng)
+        pool[::2] += 20
+        whole, half = overlap(pool[:1000], pool[1000:]), overlap(pool[1:1000:2], pool[1000:])
+        assert half.recall < 0.6 * whole.recall
+        assert half.coverage < 0.6 * whole.coverage
+        assert half.precision == pytest.approx(whole.precision, abs=0.05)
+
+    def test_far_away_samples_share_nothing(self, rng: torch.Generator) -> None:
+        real = torch.randn(100, 5, generator=rng)
+        assert overlap(real + 100, real) == (0, 0, 0, 0)
+
+    def test_blocks_do_not_matter(self, rng: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+        real, samples = torch.randn(2, 130, 4, generator=rng)
+        whole = overlap(samples, real)
+        monkeypatch.setattr("generative.scores.manifold._BLOCK", 17)
+        assert overlap(samples, real) == whole
+
+    def test_neighbours_come_in_order(self, rng: torch.Generator) -> None:
+        points = torch.randn(30, 4, generator=rng).double()
+        distances = neighbour_distances(points, points, 4)
+        assert float(distances[:, 0].max()) < 1e-6
+        assert bool((distances.diff(dim=1) >= 0).all())
+
+
+def as_images(values: Tensor) -> Tensor:
+    return values.to(torch.uint8).view(-1, 1, 28, 28)
+
+
+class TestMemorisation:
+    def test_finds_the_nearest_image_and_its_distance(self, rng: torch.Generator) -> None:
+        images = as_images(torch.randint(256, (40, 784), generator=rng))
+        queries = images[[7, 3, 39]].clone()
+        queries[1, 0, 0, 0] ^= 64
+        found = nearest_neighbours(queries, images)
+        assert found.indices.tolist() == [7, 3, 39]
+        assert found.distances.tolist() == pytest.approx([0, 64 / 255, 0])
+
+    def test_copies_are_exposed(self, blobs: Split, rng: torch.Generator) -> None:
+        noise = torch.randint(0, 60, blobs.images.shape, generator=rng)
+        images = (blobs.images.long() + noise).clamp(max=255).to(torch.uint8)
+        train, test = images[:200], images[200:]
+        honest = nearest_neighbours(test, train).distances
+        copied = nearest_neighbours(train[:100], train).distances
+        exposed = memorisation(copied, honest)
+        assert exposed.copied == 1
+        assert exposed.neighbour_ratio == 0
+        assert memorisation(honest, honest) == pytest.approx((1, 0.01), abs=0.006)

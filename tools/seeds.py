@@ -1,0 +1,62 @@
+"""`make seeds`: trains every model with other seeds and says how far the scores spread.
+
+Each seed has a scratch copy in .seeds/ (ignored by git and DVC) that shares the DVC cache: data and extractor are
+taken from there, and a seed that was run before is not run again. The workspace is left as it is.
+"""
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from generative.files import read_json
+from stages.params import model_names
+from stages.result_paths import SCORE_METRICS
+from tools.demo import copy_repository
+
+SCRATCH = Path(".seeds")
+SEEDS = (1, 2, 3)
+
+
+def main() -> int:
+    """Run the seeds and print one line per model and score; returns the exit code."""
+    for seed in SEEDS:
+        folder = SCRATCH / str(seed)
+        make_copy(Path.cwd(), folder, seed)
+        code = subprocess.run(["dvc", "repro", "summarize"], cwd=folder, check=False).returncode
+        if code:
+            print(f"error: seed {seed} failed; its copy is in {folder}/", file=sys.stderr)
+            return code
+    print(table([Path.cwd(), *(SCRATCH / str(seed) for seed in SEEDS)], model_names()))
+    return 0
+
+
+def make_copy(root: Path, scratch: Path, seed: int) -> None:
+    """A copy of the repository at `root` in `scratch`, with its DVC cache and with `seed` for every model."""
+    copy_repository(root, scratch)
+    local = f"[core]\n    no_scm = true\n[cache]\n    dir = {root.resolve() / '.dvc' / 'cache'}\n"
+    (scratch / ".dvc" / "config.local").write_text(local)
+    yaml = YAML()
+    yaml.width = 1000
+    params = yaml.load(scratch / "params.yaml")
+    for block in params["models"].values():
+        block["seed"] = seed
+    yaml.dump(params, scratch / "params.yaml")
+
+
+def table(folders: list[Path], names: list[str]) -> str:
+    """Scores of the models in each folder as Markdown: the first folder's, then mean and range over the others."""
+    lines = ["| model | score | committed | mean | least | greatest |", "|---|---|---:|---:|---:|---:|"]
+    for name in names:
+        rows = [read_json(folder / SCORE_METRICS / f"{name}.json") for folder in folders]
+        for score in rows[0]:
+            first, *others = (row[score] for row in rows)
+            numbers = (first, statistics.mean(others), min(others), max(others))
+            lines.append(f"| {name} | {score} | " + " | ".join(f"{number:.4g}" for number in numbers) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
