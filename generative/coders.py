@@ -51,8 +51,13 @@ class CoderConfig(FamilyConfig):
         sizes = "-".join(map(str, [first, *self.hidden, self.latent_dim]))
         names = {"relu": "ReLU", "silu": "SiLU"}
         sine = ", sines on the decoder's first layer" if self.sine_frequency else ""
-        refined = f", its answer refined in {self.refine_steps} gradient steps" if self.refine_steps else ""
-        return f"encoder {front}{sizes} ({names[self.activation]}{sine}){refined}"
+        return f"encoder {front}{sizes} ({names[self.activation]}{sine})"
+
+    def describe_refinement(self) -> str:
+        """A sentence about what happens to the encoder's answer, with a space before it; empty if nothing does."""
+        if not self.refine_steps:
+            return ""
+        return f" Encoding an image ends with {self.refine_steps} gradient steps on its latent vector."
 
 
 def make_encoder(config: CoderConfig, outputs: int) -> nn.Sequential:

@@ -19,6 +19,9 @@ from stages.params import RESERVED_NAMES, model_names, read_block, read_params
 from stages.paths import PARAMS_CHECKED, curves, generated
 from stages.prepare import OFFICIAL_TRAIN_SIZE, PrepareConfig
 from stages.result_paths import scores
+from stages.scoring import EvaluateConfig
+
+_TEST_SIZE = 10_000
 
 BLOCKS: dict[str, type[Config]] = {
     "compute": ComputeConfig,
@@ -26,6 +29,7 @@ BLOCKS: dict[str, type[Config]] = {
     "prepare": PrepareConfig,
     "extractor": ExtractorConfig,
     "generate": GenerateConfig,
+    "evaluate": EvaluateConfig,
     "figures": FiguresConfig,
 }
 
@@ -48,6 +52,13 @@ def main() -> None:
     side = read_block("figures", FiguresConfig).sample_columns
     fitting = int(generate.num_samples**0.5)
     _at_most("figures.sample_columns", side, fitting, "the root of 'generate.num_samples'")
+    subset = read_block("evaluate", EvaluateConfig).kernel_subset_size
+    _at_most(
+        "evaluate.kernel_subset_size",
+        subset,
+        min(generate.num_samples, _TEST_SIZE),
+        "'generate.num_samples' or the test split",
+    )
     batch_sizes = {f"models.{name}": read_model(name)[0].batch_size for name in model_names()}
     batch_sizes["extractor"] = read_block("extractor", ExtractorConfig).batch_size
     for name, batch_size in batch_sizes.items():

@@ -8,16 +8,22 @@ from torch import Tensor
 
 from generative.data import CLASS_NAMES, IMAGE_SHAPE, Split, load_split
 from generative.errors import PipelineError
-from generative.extractor import Embedding, Extractor, ExtractorConfig, embed
+from generative.extractor import Extractor, embed
 from generative.files import write_json
-from generative.runtime import ComputeConfig, start
-from generative.scores.frechet import frechet_distance, statistics
+from generative.scores.classification import classification_accuracy
+from generative.scores.diversity import mean_distance
+from generative.scores.extrapolation import extrapolated_frechet_distance
+from generative.scores.frechet import bootstrap_error, frechet_distance, statistics
+from generative.scores.kernel import kernel_distance
+from generative.scores.manifold import overlap
+from generative.scores.memorisation import memorisation, nearest_neighbours
 from generative.scores.reconstruction import reconstruction_scores
-from generative.tensors import load_tensors, load_weights, require
+from generative.tensors import load_tensors, require
 from stages.cli import run
 from stages.params import read_block
-from stages.paths import EXTRACTOR, TEST, generated
+from stages.paths import TEST, TRAIN, generated
 from stages.result_paths import scores
+from stages.scoring import EvaluateConfig, RealFeatures, load_extractor, load_real
 
 Summary = dict[str, float]
 PerClass = dict[str, dict[str, float]]
@@ -25,15 +31,28 @@ PerClass = dict[str, dict[str, float]]
 
 def main(name: str) -> None:
     """Score the model `name`."""
+    config = read_block("evaluate", EvaluateConfig)
     extractor = load_extractor()
-    test = load_split(TEST)
+    device = next(extractor.parameters()).device
+    train, test = load_split(TRAIN), load_split(TEST)
+    real = load_real(test)
     path = generated(name)
     tensors = load_tensors(path)
     samples = require(tensors, "samples", torch.uint8, (None, *IMAGE_SHAPE), path=path)
     labels = require(tensors, "labels", torch.int64, (len(samples),), path=path)
 
     embedded = embed(extractor, samples)
-    summary, per_class = sample_scores(embedded, labels, embed(extractor, test.images))
+    summary = distances(embedded.features, real, config)
+    summary |= memorisation(nearest_neighbours(samples, train.images).distances, real.test_neighbours)._asdict()
+    per_class: PerClass = {}
+    if bool((labels >= 0).all()):
+        overall, per_class = class_scores(embedded.features, labels, real)
+        right = (embedded.logits.argmax(1) == labels).double()
+        summary |= overall | {
+            "label_accuracy": float(right.mean()),
+            "cas": classification_accuracy(Split(samples, labels).to(device), test.to(device), seed=config.seed),
+        }
+        per_class["label_accuracy"] = class_means(right, labels)
     if "reconstructions" in tensors:
         reconstructions = require(tensors, "reconstructions", torch.uint8, tuple(test.images.shape), path=path)
         overall, by_class = reconstruction_summary(test, reconstructions)
@@ -47,24 +66,34 @@ def main(name: str) -> None:
     write_json(scores(name), {"summary": finite(summary, name), "per_class": per_class})
 
 
-def load_extractor() -> Extractor:
-    """The trained extractor, on the device that params.yaml names."""
-    device = start(read_block("compute", ComputeConfig))
-    extractor = Extractor(read_block("extractor", ExtractorConfig))
-    load_weights(extractor, load_tensors(EXTRACTOR), path=EXTRACTOR)
-    return extractor.to(device).eval()
+def distances(features: Tensor, real: RealFeatures, config: EvaluateConfig) -> Summary:
+    """Distances of sample `features` (N, d) to the test images, with standard errors, and how both overlap."""
+    test = real.test.features
+    test_statistics = statistics(test)
+    extrapolated = extrapolated_frechet_distance(features, test_statistics, seed=config.seed)
+    kernel = kernel_distance(
+        features, test, subsets=config.kernel_subsets, subset_size=config.kernel_subset_size, seed=config.seed
+    )
+    return {
+        "frechet_distance": frechet_distance(statistics(features), test_statistics),
+        "frechet_error": bootstrap_error(features, test, resamples=config.bootstraps, seed=config.seed),
+        "frechet_infinite": extrapolated.distance,
+        "frechet_infinite_error": extrapolated.error,
+        "kernel_x1000": 1000 * kernel.mean,
+        "kernel_error_x1000": 1000 * kernel.error,
+        **overlap(features, test)._asdict(),
+    }
 
 
-def sample_scores(samples: Embedding, labels: Tensor, test: Embedding) -> tuple[Summary, PerClass]:
-    """Fréchet distance to the test images, and how often the extractor sees the label asked for."""
-    distance = frechet_distance(statistics(samples.features), statistics(test.features))
-    summary = {"frechet_distance": distance}
-    per_class: PerClass = {}
-    if bool((labels >= 0).all()):
-        right = (samples.logits.argmax(1) == labels).double()
-        summary["label_accuracy"] = float(right.mean())
-        per_class["label_accuracy"] = _class_means(right, labels)
-    return summary, per_class
+def class_scores(features: Tensor, labels: Tensor, real: RealFeatures) -> tuple[Summary, PerClass]:
+    """Fréchet distance and diversity within each class, and their means."""
+    per_class: PerClass = {"frechet_distance": {}, "diversity": {}}
+    for label, name in enumerate(CLASS_NAMES):
+        ours, theirs = features[labels == label], real.test.features[real.test_labels == label]
+        per_class["frechet_distance"][name] = frechet_distance(statistics(ours), statistics(theirs))
+        per_class["diversity"][name] = mean_distance(ours) / mean_distance(theirs)
+    means = {key: sum(values.values()) / len(values) for key, values in per_class.items()}
+    return {"frechet_intra": means["frechet_distance"], "diversity": means["diversity"]}, per_class
 
 
 def reconstruction_summary(test: Split, reconstructions: Tensor) -> tuple[Summary, PerClass]:
@@ -72,7 +101,7 @@ def reconstruction_summary(test: Split, reconstructions: Tensor) -> tuple[Summar
     values = reconstruction_scores(test.images, reconstructions)._asdict()
     values["mse_x1000"] = 1000 * values.pop("mse")
     summary = {key: float(value.mean()) for key, value in values.items()}
-    return summary, {key: _class_means(value, test.labels) for key, value in values.items()}
+    return summary, {key: class_means(value, test.labels) for key, value in values.items()}
 
 
 def likelihood_summary(loss_recon: Tensor, loss_kl: Tensor) -> Summary:
@@ -89,7 +118,8 @@ def path_summary(extractor: Extractor, paths: Tensor, ends: Tensor) -> Summary:
     return {"path_within_kept": float(kept[within].mean()), "path_between_kept": float(kept[~within].mean())}
 
 
-def _class_means(values: Tensor, labels: Tensor) -> dict[str, float]:
+def class_means(values: Tensor, labels: Tensor) -> dict[str, float]:
+    """Means of `values` (N,) over the images of each class."""
     return {name: float(values[labels == label].mean()) for label, name in enumerate(CLASS_NAMES)}
 
 

@@ -15,11 +15,12 @@ from generative.data import Split, load_split
 from generative.figures import charts, images
 from generative.figures.style import save_figure
 from generative.files import read_json
+from generative.scores.memorisation import nearest_neighbours
 from generative.tables import read_table, write_table
 from generative.tensors import load_metadata, load_tensors
 from stages.cli import run
 from stages.params import model_names, read_block
-from stages.paths import TEST, curves, generated
+from stages.paths import TEST, TRAIN, curves, generated
 from stages.result_paths import CURVES, FIGURES, SCORE_METRICS
 
 Tensors = dict[str, Tensor]
@@ -45,7 +46,7 @@ def main() -> None:
     config = read_block("figures", FiguresConfig)
     names = model_names()
     made = {name: load_tensors(generated(name)) for name in names}
-    test = load_split(TEST)
+    train, test = load_split(TRAIN), load_split(TEST)
     encoders = {name: tensors for name, tensors in made.items() if "latents" in tensors}
 
     def save(figure: Any, name: str) -> None:
@@ -60,6 +61,10 @@ def main() -> None:
                 images.samples_by_class(tensors["samples"], tensors["labels"], side, title),
                 f"samples_by_class_{name}",
             )
+    for name, tensors in made.items():
+        chosen = one_per_class(tensors["samples"], tensors["labels"], side)
+        nearest = train.images[nearest_neighbours(chosen, train.images).indices]
+        save(images.neighbours(chosen, nearest, f"{name}: is it a copy?"), f"neighbours_{name}")
     if encoders:
         reconstructions = _pick(encoders, "reconstructions")
         save(images.reconstructions(test.images, test.labels, reconstructions), "reconstructions")
@@ -70,6 +75,13 @@ def main() -> None:
     save(charts.training_curves(tables), "training")
     write_table(CURVES, long_table(tables))
     save(charts.score_bars(score_charts(names), names), "scores")
+
+
+def one_per_class(samples: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The first sample of each class; of an unconditional model the first `count`."""
+    if bool((labels < 0).any()):
+        return samples[:count]
+    return torch.stack([samples[labels == label][0] for label in labels.unique()])
 
 
 def draw_latent_paths(name: str, tensors: Tensors, test: Split, save: Any) -> None:

@@ -25,11 +25,12 @@ Row = dict[str, float]
 # Columns of the table: key in metrics/scores/, heading, decimals.
 COLUMNS = (
     ("frechet_distance", "Fréchet distance ↓", 2),
+    ("precision", "precision ↑", 3),
+    ("recall", "recall ↑", 3),
     ("label_accuracy", "label accuracy ↑", 3),
+    ("cas", "CAS ↑", 3),
     ("mse_x1000", "MSE × 1000 ↓", 2),
-    ("psnr", "PSNR, dB ↑", 2),
     ("ssim", "SSIM ↑", 3),
-    ("bce", "BCE, nats ↓", 1),
     ("elbo", "ELBO, nats ↑", 1),
 )
 

@@ -7,6 +7,7 @@ PER_CLASS_METRICS = Path("metrics/per_class")
 CURVES = Path("plots/curves.tsv")
 FIGURES = Path("plots/figures")
 REPORT = Path("report.pdf")
+REAL_FEATURES = Path("data/features/real.safetensors")
 
 
 def scores(name: str) -> Path:

@@ -42,7 +42,16 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> Itera
 
 def test_every_stage_ran(scratch: Path) -> None:
     per_model = [f"{stage}@{name}" for stage in ("train", "generate", "evaluate") for name in MODELS]
-    single = ["check_params", "download", "prepare", "train_extractor", "evaluate_real", "summarize", "figures"]
+    single = [
+        "check_params",
+        "download",
+        "prepare",
+        "train_extractor",
+        "embed_real",
+        "evaluate_real",
+        "summarize",
+        "figures",
+    ]
     assert set(lock_of(scratch)) == {*single, "report", *per_model}
 
 
@@ -93,7 +102,9 @@ def test_metrics_are_flat_finite_and_complete(scratch: Path) -> None:
     assert set(rows) == {"real", *MODELS}
     for row in rows.values():
         assert all(isinstance(value, float) for value in row.values())
-    assert {"frechet_distance", "label_accuracy"} <= set(rows["cgan"])
+    assert {"frechet_distance", "kernel_x1000", "precision", "recall", "copied"} <= set(rows["vae"])
+    assert {"frechet_intra", "diversity", "label_accuracy", "cas"} <= set(rows["cgan"])
+    assert set(rows["cgan"]) == set(rows["real"])
     assert {"mse_x1000", "bce", "bce_floor", "psnr", "ssim", "elbo", "loss_recon", "loss_kl"} <= set(rows["vae"])
     assert rows["real"]["frechet_distance"] < rows["autoencoder"]["frechet_distance"]
     assert rows["vae"]["elbo"] == pytest.approx(-rows["vae"]["loss_recon"] - rows["vae"]["loss_kl"], abs=1e-3)

@@ -1,4 +1,4 @@
-"""Scores of sample sets against closed forms, other implementations, and models that cheat."""
+"""Scores of sample sets against closed forms and other implementations."""
 
 import math
 
@@ -9,8 +9,10 @@ from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
 from generative.data import Split
+from generative.scores.classification import classification_accuracy
+from generative.scores.diversity import mean_distance
 from generative.scores.extrapolation import extrapolated_frechet_distance
-from generative.scores.frechet import frechet_distance, statistics
+from generative.scores.frechet import bootstrap_error, frechet_distance, statistics
 from generative.scores.kernel import kernel_distance, unbiased_mmd
 from generative.scores.manifold import Overlap, neighbour_distances, overlap
 from generative.scores.memorisation import memorisation, nearest_neighbours
@@ -42,17 +44,54 @@ class TestKernelDistance:
         assert first != other
 
 
+class TestBootstrap:
+    def test_is_the_spread_over_new_draws(self, rng: torch.Generator) -> None:
+        real = torch.randn(20_000, 3, generator=rng)
+        draws = [torch.randn(400, 3, generator=rng) + 0.5 for _ in range(60)]
+        spread = torch.tensor([frechet_distance(statistics(draw), statistics(real)) for draw in draws]).std()
+        error = bootstrap_error(draws[0], real, resamples=60, seed=0)
+        assert error == pytest.approx(float(spread), rel=0.35)
+
+    def test_seed_decides(self, rng: torch.Generator) -> None:
+        a, b = torch.randn(2, 100, 3, generator=rng)
+        first, again, other = (bootstrap_error(a, b, resamples=3, seed=s) for s in (1, 1, 2))
+        assert first == again
+        assert first != other
+
+
+class TestDiversity:
+    def test_closed_form(self) -> None:
+        assert mean_distance(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])) == pytest.approx(10 / 3)
+
+    def test_equal_images_have_none(self) -> None:
+        assert mean_distance(torch.full((5, 3), 0.3)) == 0
+
+
+class TestClassificationAccuracy:
+    def test_learns_from_right_labels_and_not_from_shuffled_ones(self, blobs: Split, rng: torch.Generator) -> None:
+        shuffled = Split(blobs.images, blobs.labels[torch.randperm(len(blobs), generator=rng)])
+        assert classification_accuracy(blobs, blobs, seed=0) > 0.9
+        assert classification_accuracy(shuffled, blobs, seed=0) < 0.5
+
+    def test_seed_decides_and_the_global_random_state_is_left_alone(self, blobs: Split) -> None:
+        half = Split(blobs.images[:200], blobs.labels[:200])
+        noisy = Split(half.images // 40, half.labels)
+        before = torch.get_rng_state()
+        first, again = (classification_accuracy(noisy, blobs, seed=0) for _ in range(2))
+        assert first == again
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 class TestExtrapolation:
     def test_removes_the_bias_of_few_samples(self, rng: torch.Generator) -> None:
         dim = 16
-        real = statistics(torch.randn(200_000, dim, generator=rng))
-        samples = torch.randn(2000, dim, generator=rng) + 0.1
-        plain = frechet_distance(statistics(samples), real)
-        result = extrapolated_frechet_distance(samples, real, seed=0)
-        truth = dim * 0.1**2
-        assert plain > truth + 0.02
-        assert abs(result.distance - truth) < 0.5 * abs(plain - truth)
-        assert 0 < result.error < 0.05
+        real = statistics(torch.randn(200_000, dim, generator=rng))  # the samples' own distribution: the truth is 0
+        draws = [torch.randn(2000, dim, generator=rng) for _ in range(5)]
+        plain = sum(frechet_distance(statistics(samples), real) for samples in draws) / 5
+        results = [extrapolated_frechet_distance(samples, real, seed=0) for samples in draws]
+        assert plain > 0.015
+        assert abs(sum(result.distance for result in results) / 5) < 0.3 * plain
+        assert all(0 < result.error < plain for result in results)
 
     def test_seed_decides(self, rng: torch.Generator) -> None:
         samples, real = torch.randn(500, 4, generator=rng), statistics(torch.randn(500, 4, generator=rng))

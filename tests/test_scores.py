@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from generative.data import Split, to_unit
-from generative.extractor import Embedding
 from generative.scores.frechet import Statistics, frechet_distance, statistics
 from generative.scores.reconstruction import reconstruction_scores
-from stages.evaluate import path_summary, reconstruction_summary, sample_scores
+from stages.evaluate import class_means, path_summary, reconstruction_summary
 
 
 def random_covariance(dim: int, rng: torch.Generator) -> Tensor:
@@ -124,23 +123,11 @@ class TestReconstruction:
             assert value == pytest.approx(sum(per_class[key].values()) / 10)  # classes are equally frequent
 
 
-def test_label_accuracy_is_the_share_of_right_labels(rng: torch.Generator) -> None:
+def test_class_means_average_over_each_class() -> None:
     labels = torch.arange(200) % 10
-    logits = nn.functional.one_hot(labels, 10).float()
-    logits[labels == 3] = nn.functional.one_hot(torch.tensor(4), 10).float()
-    embedded = Embedding(torch.randn(200, 8, generator=rng), logits)
-    summary, per_class = sample_scores(embedded, labels, embedded)
-    assert summary["label_accuracy"] == pytest.approx(0.9)
-    assert per_class["label_accuracy"]["Dress"] == 0
-    assert per_class["label_accuracy"]["Coat"] == 1
-    assert summary["frechet_distance"] == pytest.approx(0, abs=1e-6)
-
-
-def test_unconditional_samples_have_no_label_accuracy(rng: torch.Generator) -> None:
-    embedded = Embedding(torch.randn(50, 8, generator=rng), torch.zeros(50, 10))
-    summary, per_class = sample_scores(embedded, torch.full((50,), -1), embedded)
-    assert set(summary) == {"frechet_distance"}
-    assert per_class == {}
+    means = class_means((labels != 3).double(), labels)
+    assert means["Dress"] == 0
+    assert means["Coat"] == 1
 
 
 def test_path_summary_counts_points_that_keep_an_end_class() -> None:

@@ -26,7 +26,7 @@ class Config(CoderConfig):
         return (
             f"deterministic {self.describe_networks()} and its mirror image as decoder, trained to a small squared "
             f"error ({self._describe_schedule()}). It has no prior: samples are decoded from a mixture of "
-            f"{self.mixture_components} Gaussians fitted to the training latents."
+            f"{self.mixture_components} Gaussians fitted to the training latents.{self.describe_refinement()}"
         )
 
 

@@ -12,7 +12,7 @@ Image Synthesis with Auxiliary Classifier GANs", ICML; there it learns from gene
 from an exponential moving average of the generator's weights.
 
 Convolutions work at 14 x 14 and 7 x 7, where they cost little: the discriminator folds 2 x 2 pixels into
-channels first, and the generator's last layer alone makes 28 x 28.
+channels first, and the generator has a few channels at 28 x 28.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _FEATURES = 128  # of the discriminator's last layer
-_SLOPE = 0.2  # of the discriminator's leaky ReLU (Radford et al. 2016, "DCGAN", section 4)
+_PIXEL_CHANNELS = 8  # of the generator at 28 x 28
+_SLOPE = 0.2  # of the leaky ReLUs (Radford et al. 2016, "DCGAN", section 4)
 
 
 class Config(FamilyConfig):
@@ -79,7 +80,7 @@ class Generator(nn.Module):
                 _Block(wide, nn.Conv2d(wide, wide, 3, padding=1)),
                 _Block(wide, nn.Sequential(nn.Conv2d(wide, 4 * channels, 3, padding=1), nn.PixelShuffle(2))),
                 _Block(channels, nn.Conv2d(channels, channels, 3, padding=1)),  # at 14 x 14
-                _Block(channels, nn.ConvTranspose2d(channels, 1, 4, stride=2, padding=1)),  # to 28 x 28
+                _Block(channels, _to_pixels(channels)),
             ]
         )
 
@@ -88,6 +89,16 @@ class Generator(nn.Module):
         for block in self.blocks:
             h = block(h, y)
         return torch.sigmoid(h).contiguous()
+
+
+def _to_pixels(channels: int) -> nn.Sequential:
+    """Maps (B, C, 14, 14) to (B, 1, 28, 28); the last convolution smooths the seams of the shuffle."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 4 * _PIXEL_CHANNELS, 3, padding=1),
+        nn.PixelShuffle(2),
+        nn.LeakyReLU(_SLOPE),
+        nn.Conv2d(_PIXEL_CHANNELS, 1, 3, padding=1),
+    )
 
 
 class _Block(nn.Module):

@@ -40,6 +40,7 @@ class Config(CoderConfig):
             f"{self.describe_networks()} to the mean and variance of a Gaussian posterior, decoder with a Gaussian "
             f"likelihood (variance {self.decoder_variance}), trained on the evidence lower bound with the closed-form "
             f"KL to N(0, I) ({self._describe_schedule()}). Samples are decoded from {source}."
+            f"{self.describe_refinement()}"
         )
 
 

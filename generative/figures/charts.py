@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -70,16 +71,18 @@ def training_curves(curves: dict[str, pd.DataFrame]) -> Figure:
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel("loss")
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    splits = [Line2D([], [], color="black", linestyle=style) for style in ("-", "--")]
+    figure.legend(splits, ["training split", "validation split"], loc="outside upper center", ncols=2, fontsize=8)
     for panel in axes[len(curves) :]:
         panel.set_axis_off()
     return figure
 
 
 def _draw_curve(panel: Axes, table: pd.DataFrame, key: str, colour: str) -> None:
-    panel.plot(table["epoch"], table[f"train_{key}"], color=colour, label=f"{key}, training")
+    panel.plot(table["epoch"], table[f"train_{key}"], color=colour, label=key)
     if f"validation_{key}" in table:
-        panel.plot(table["epoch"], table[f"validation_{key}"], "--", color=colour, label=f"{key}, validation")
+        panel.plot(table["epoch"], table[f"validation_{key}"], "--", color=colour)
 
 
 class Bars(NamedTuple):

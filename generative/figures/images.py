@@ -88,6 +88,14 @@ def samples_by_class(samples: Tensor, labels: Tensor, columns: int, title: str) 
     return figure
 
 
+def neighbours(samples: Tensor, nearest: Tensor, title: str) -> Figure:
+    """Samples (N, 1, 28, 28) above the training images (N, 1, 28, 28) that are nearest to them."""
+    figure, (axes,) = new_figure(0.62 * len(samples) + 1.5, 1.9)
+    show_tiles(axes, tile(torch.stack([samples, nearest])), ["sample", "nearest training image"])
+    axes.set_title(title)
+    return figure
+
+
 def sample_panels(panels: dict[str, Tensor], side: int) -> Figure:
     """For each title the first `side` * `side` images (N, 1, 28, 28) as a square."""
     figure, axes = new_figure(3.2 * len(panels), 3.4, columns=len(panels))

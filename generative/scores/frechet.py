@@ -35,6 +35,19 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     return float(distance.clamp(min=0))  # rounding can make it -1e-15; NaN stays NaN
 
 
+def bootstrap_error(a: Tensor, b: Tensor, *, resamples: int, seed: int) -> float:
+    """Standard error of the distance between features `a` (N, d) and `b` (M, d), both drawn anew with replacement.
+
+    Efron 1979, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    values = []
+    for _ in range(resamples):
+        drawn = [x[torch.randint(len(x), (len(x),), generator=rng)] for x in (a, b)]
+        values.append(frechet_distance(statistics(drawn[0]), statistics(drawn[1])))
+    return float(torch.tensor(values, dtype=torch.float64).std())
+
+
 def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
