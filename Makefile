@@ -5,7 +5,7 @@ export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo exercise seeds test bench lint format deps readme lock clean
+.PHONY: help setup repro demo exercise seeds test bench verify lint format deps readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ test: setup ## run the tests
 
 bench: setup ## how fast each model trains here (after make repro)
 	$(BIN)/python -m benchmarks.training_speed
+
+verify: setup ## do lock, params, code, metrics and remote agree? Needs no data; for the CI of a fork
+	$(BIN)/python -m tools.verify
 
 lint: setup ## check style, types, the code deps in dvc.yaml, the results in README.md
 	$(BIN)/ruff format --check

@@ -112,4 +112,4 @@ class TestReportWords:
         assert between_points({"real": {}, "gan": {"frechet_distance": 1.0}}) == ""
 
     def test_cells_show_a_dash_for_what_is_not_there(self) -> None:
-        assert cells({"frechet_distance": 1.234, "ssim": 0.5678}) == ["1.23", "–", "–", "–", "0.568", "–", "–"]
+        assert cells({"frechet_distance": 1.234, "ssim": 0.5678}) == ["1.23", "–", "–", "–", "–", "–", "0.568", "–"]

@@ -1,6 +1,7 @@
 """The whole pipeline on real data, small, through DVC, in a scratch copy of the repository."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from PIL import Image
 from generative.data import IMAGE_SHAPE, load_split
 from generative.family import load_family
 from generative.tensors import load_tensors
+from stages.download import SOURCE_VARIABLE
 from tests.small import PARAMS, ROOT
 from tools.demo import make_scratch, repro
 
@@ -151,7 +154,7 @@ def test_forced_run_gives_the_same_hashes_in_every_stage(scratch: Path, raw_fold
 def test_changed_param_reruns_its_model_alone(scratch: Path) -> None:
     text = (scratch / "params.yaml").read_text()
     params = yaml.safe_load(text)
-    params["models"]["vae"]["learning_rate"] = 0.002
+    params["models"]["vae"]["learning_rate"] *= 2
     try:
         (scratch / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         result = subprocess.run(["dvc", "status"], cwd=scratch, capture_output=True, text=True, check=True)
@@ -196,6 +199,57 @@ def test_killed_training_goes_on_and_ends_in_the_same_bytes(scratch: Path, tmp_p
     assert "goes on after epoch" in resumed.stdout
     assert (weights.read_bytes(), curves.read_bytes()) == undisturbed
     assert not list((tmp_path / ".checkpoints").glob("*/*"))
+
+
+AUDITED = """
+import runpy, sys
+import safetensors
+
+log, module = open(sys.argv[1], "w"), sys.argv[2]
+del sys.argv[1:3]
+
+def note(path):
+    print(path, file=log, flush=True)
+
+def safe_open(path, *arguments, **options):  # opens in Rust, where Python's hooks see nothing
+    note(path)
+    return original(path, *arguments, **options)
+
+original, safetensors.safe_open = safetensors.safe_open, safe_open
+sys.addaudithook(lambda event, arguments: note(arguments[0]) if event == "open" else None)
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+def opened_files(folder: Path, log: Path) -> set[Path]:
+    """Files in `folder` that the audited process opened and that are still there; sources in the place of bytecode."""
+    found = set()
+    for line in log.read_text().splitlines():
+        path = (folder / line).resolve()
+        if path.parent.name == "__pycache__":
+            path = path.parent.parent / f"{path.name.split('.')[0]}.py"
+        if path.is_relative_to(folder) and path.is_file() and path.name != "__init__.py":
+            found.add(path.relative_to(folder))
+    return {path for path in found if path.parts[0] not in (".checkpoints", ".git")}
+
+
+STAGES = ["download", "prepare", "train_extractor", "embed_real", "evaluate_real", "summarize", "figures", "report"]
+
+
+@pytest.mark.parametrize("stage", [*STAGES, *(f"{stage}@vae" for stage in ("train", "generate", "evaluate"))])
+def test_stage_opens_nothing_that_it_does_not_declare(
+    stage: str, scratch: Path, raw_folder: Path, tmp_path: Path
+) -> None:
+    entry: Any = lock_of(scratch)[stage]
+    declared = {Path(item["path"]) for kind in ("deps", "outs") for item in entry[kind]} | {Path("params.yaml")}
+    arguments = entry["cmd"].removeprefix("python -m ").split()
+    log = tmp_path / "opened.txt"
+    command = [sys.executable, "-c", AUDITED, str(log), *arguments]
+    subprocess.run(command, cwd=scratch, check=True, env=os.environ | {SOURCE_VARIABLE: str(raw_folder)})
+    opened = opened_files(scratch.resolve(), log)
+    assert opened & declared  # the log is not empty
+    undeclared = {path for path in opened if not declared & {path, *path.parents}}
+    assert not undeclared, f"{stage} opens {sorted(map(str, undeclared))}, which dvc.yaml does not declare"
 
 
 TOY_FAMILY = '''
