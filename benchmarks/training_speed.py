@@ -35,11 +35,11 @@ from generative.training import batches
 from stages.models import parse_model
 from stages.params import get_block, read_block, read_params, read_yaml
 from stages.paths import RAW, TRAIN
+from tools.exercise import MODELS
 
 ROUNDS = 5
 SECONDS_PER_ROUND = 2.0
 MATRIX_SIZE = 2048
-EXERCISE = Path("exercise.yaml")
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Step = Callable[[Tensor, Tensor], object]
@@ -65,7 +65,7 @@ def main() -> int:
         return 1
     print(f"{compute.threads} threads, {device}, torch {torch.__version__}")
     print(f"{'model':<20}{'batch':>6}{'images/s':>10}{'plain':>10}{'ratio':>7}{'MFLOP/image':>13}{'of peak':>9}")
-    for name, block in (get_block(read_params(), "models") | read_yaml(EXERCISE)).items():
+    for name, block in (get_block(read_params(), "models") | read_yaml(MODELS)).items():
         peak = matrix_rate(device)
         config, family = parse_model(block, where=f"models.{name}")
         speed = measure(config, family, split, device)

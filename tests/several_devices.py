@@ -7,10 +7,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from generative.checkpoints import Checkpoints
-from generative.family import load_family
-from generative.training import fit
-from tests.small import make_blobs, small_config
+from tests.small import make_blobs, small_config, train
 
 
 def main(family_name: str, devices: str, folder: str) -> None:
@@ -18,25 +15,7 @@ def main(family_name: str, devices: str, folder: str) -> None:
     torch.set_num_threads(1)
     fabric = Fabric(accelerator="cpu", devices=int(devices))
     fabric.launch()
-    config = small_config(family_name)
-    split = make_blobs()
-    torch.manual_seed(config.seed)
-    family = load_family(family_name, where="test")
-    model = family.Model(config)
-    objective = family.Objective(model, config, fabric, config.epochs * (len(split) // config.batch_size))
-    history = fit(
-        model,
-        objective,
-        split,
-        split,
-        name=family_name,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        fabric=fabric,
-        checkpoints=Checkpoints(Path(folder) / "checkpoints", "fingerprint"),
-        on_epoch=lambda _: None,
-    )
+    _, history = train(small_config(family_name), make_blobs(), Path(folder) / "checkpoints", fabric)
     if fabric.is_global_zero:
         (Path(folder) / "history.json").write_text(json.dumps(history))
 

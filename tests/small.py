@@ -58,19 +58,19 @@ def small_config(family_name: str, **changes: Any) -> Any:
     return load_family(family_name, where="test").Config.parse(values, where="test")
 
 
-def build(config: Any, total_steps: int = 100) -> tuple[Any, Any, Fabric]:
-    """Model, objective and Fabric on the CPU, initialised from the configured seed."""
+def build(config: Any, total_steps: int = 100, fabric: Fabric | None = None) -> tuple[Any, Any, Fabric]:
+    """Model, objective and Fabric (one CPU process if none is given), initialised from the configured seed."""
     family = load_family(config.family, where="test")
     torch.manual_seed(config.seed)
     model = family.Model(config)
-    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
     return model, family.Objective(model, config, fabric, total_steps), fabric
 
 
-def train(config: Any, split: Split, folder: Path, **changes: Any) -> tuple[Any, History]:
+def train(config: Any, split: Split, folder: Path, fabric: Fabric | None = None, **changes: Any) -> tuple[Any, History]:
     """Train one model of `config` on `split`, which also serves as validation split."""
     steps = config.epochs * (len(split) // config.batch_size)
-    model, objective, fabric = build(config, steps)
+    model, objective, fabric = build(config, steps, fabric)
     settings: dict[str, Any] = {
         "name": config.family,
         "epochs": config.epochs,

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from generative.sources import SHA256
 from stages.download import SOURCE_VARIABLE
+from stages.params import PARAMS
+from tools.edit_params import edited
 
 SCRATCH = Path(".demo")
 TRAIN_SIZE = 10_000
@@ -48,10 +48,8 @@ def make_scratch(root: Path, scratch: Path, *, train_size: int, num_samples: int
     copy_repository(root, scratch)
     (scratch / "dvc.lock").unlink(missing_ok=True)
     (scratch / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
-    yaml = YAML()
-    params = yaml.load(scratch / "params.yaml")
-    shrink(params, train_size=train_size, num_samples=num_samples)
-    yaml.dump(params, scratch / "params.yaml")
+    with edited(scratch / PARAMS) as params:
+        shrink(params, train_size=train_size, num_samples=num_samples)
 
 
 def copy_repository(root: Path, scratch: Path) -> None:

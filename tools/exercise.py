@@ -11,6 +11,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from stages.params import PARAMS
+from tools.edit_params import edited
 
 MODELS = Path("exercise.yaml")
 
@@ -23,12 +24,9 @@ def main() -> int:
 
 def add_models(source: Path, params: Path) -> None:
     """Add the blocks of `source` to `models` in `params`, keeping its comments; those already there stay."""
-    yaml = YAML()
-    yaml.width = 1000
-    values = yaml.load(params)
-    for name, block in yaml.load(source).items():
-        values["models"].setdefault(name, block)
-    yaml.dump(values, params)
+    with edited(params) as values:
+        for name, block in YAML().load(source).items():
+            values["models"].setdefault(name, block)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from generative.files import read_json
-from stages.params import model_names
+from stages.params import PARAMS, model_names
 from stages.result_paths import SCORE_METRICS
 from tools.demo import copy_repository
+from tools.edit_params import edited
 
 SCRATCH = Path(".seeds")
 SEEDS = (1, 2, 3)
@@ -38,12 +37,9 @@ def make_copy(root: Path, scratch: Path, seed: int) -> None:
     copy_repository(root, scratch)
     local = f"[core]\n    no_scm = true\n[cache]\n    dir = {root.resolve() / '.dvc' / 'cache'}\n"
     (scratch / ".dvc" / "config.local").write_text(local)
-    yaml = YAML()
-    yaml.width = 1000
-    params = yaml.load(scratch / "params.yaml")
-    for block in params["models"].values():
-        block["seed"] = seed
-    yaml.dump(params, scratch / "params.yaml")
+    with edited(scratch / PARAMS) as params:
+        for block in params["models"].values():
+            block["seed"] = seed
 
 
 def table(folders: list[Path], names: list[str]) -> str:
