@@ -53,8 +53,8 @@ readme: setup ## write the results of metrics/ into README.md
 
 lock: ## resolve pyproject.toml into requirements.lock anew (needs uv)
 	uv pip compile --upgrade --universal --generate-hashes --no-header --python-version 3.11 \
-	  pyproject.toml --group dev --output-file requirements.lock
+	  pyproject.toml --group dev --all-extras --output-file requirements.lock
 
 clean: ## remove everything that can be made again, but not the DVC cache
-	rm -rf .venv .demo .seeds .checkpoints .mypy_cache .pytest_cache .ruff_cache data models plots/training
+	rm -rf .venv .demo .seeds .checkpoints .mypy_cache .pytest_cache .ruff_cache data models plots/epochs plots/training
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -27,11 +27,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
 
-from generative.data import Split, load_split
+from generative.data import Split, batches, load_split
 from generative.errors import PipelineError
 from generative.family import FamilyConfig, TrainingObjective
 from generative.runtime import ComputeConfig, make_rng, start
-from generative.training import batches
 from stages.models import parse_model
 from stages.params import get_block, read_block, read_params, read_yaml
 from stages.paths import RAW, TRAIN

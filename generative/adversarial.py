@@ -1,14 +1,87 @@
-"""What the families of generative adversarial networks share: losses and the averaged generator."""
+"""What the families of generative adversarial networks share: losses, two optimizers, their updates."""
 
-import copy
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from generative.family import TrainingObjective
+from generative.optimizers import Decay, make_schedule
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Loss = Literal["least_squares", "logistic"]
+
+
+class AdversarialObjective(TrainingObjective):
+    """Two networks that are updated in turn, each with an Adam of its own."""
+
+    losses = ("loss_g", "loss_d")
+
+    def prepare(
+        self,
+        model: Any,
+        discriminator: nn.Module,
+        config: Any,
+        fabric: "Fabric",
+        total_steps: int,
+        *,
+        betas: tuple[float, float],
+        decay: Decay,
+    ) -> None:
+        """Set up `model.generator` and `discriminator` on Fabric's device, with optimizers and schedules."""
+        self.raw_model = model
+        self.raw_discriminator = discriminator  # for what has no gradient to share between devices
+        self.config = config
+        self.fabric = fabric
+        adam_g, adam_d = (
+            torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=betas, fused=True)
+            for network in (model.generator, discriminator)
+        )
+        self.generator, self.optimizer_g = fabric.setup(model.generator, adam_g)
+        self.discriminator, self.optimizer_d = fabric.setup(discriminator, adam_d)
+        self.optimizers = (self.optimizer_g, self.optimizer_d)
+        self.schedules = [make_schedule(optimizer, decay, total_steps) for optimizer in self.optimizers]
+
+    def update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """One step of `optimizer` down the gradient of `loss`."""
+        optimizer.zero_grad()
+        self.fabric.backward(loss)
+        optimizer.step()
+
+    def judge(self, x: Tensor, y: Tensor) -> Any:
+        """What the discriminator says of generated images, with gradients for the generator alone."""
+        self.raw_discriminator.requires_grad_(False)
+        with self.fabric.autocast():
+            judged = self.raw_discriminator(x, y)
+        self.raw_discriminator.requires_grad_(True)
+        return judged
+
+    def preview(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor | None:
+        """Samples of the labels `y`, from the same noise after every epoch."""
+        z = torch.randn(len(y), self.config.latent_dim, generator=rng, device=rng.device)
+        return torch.as_tensor(self.sampler()(z, y))
+
+    def sampler(self) -> nn.Module:
+        """The generator that samples would come from if the training ended now."""
+        generator: nn.Module = self.raw_model.generator
+        return generator
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "discriminator": self.raw_discriminator.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.raw_discriminator.load_state_dict(state["discriminator"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        for schedule, values in zip(self.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(values)
 
 
 def discriminator_loss(logits_real: Tensor, logits_fake: Tensor, loss: Loss) -> Tensor:
@@ -27,22 +100,3 @@ def generator_loss(logits_fake: Tensor, loss: Loss) -> Tensor:
     if loss == "least_squares":
         return (logits_fake - 1).square().mean() / 2
     return F.softplus(-logits_fake).mean()
-
-
-class MovingAverage:
-    """A copy of a network whose weights are an exponential moving average of the network's.
-
-    Its memory grows with the updates made, up to `decay`. No update waits for the device.
-    """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Follow `network` after its update number `step`, counted from 0; buffers are copied."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        get_ema_multi_avg_fn(decay)(list(self.network.parameters()), list(network.parameters()), None)
-        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)

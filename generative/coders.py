@@ -149,6 +149,10 @@ class CoderObjective(TrainingObjective):
     def terms(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Scalars for images `x` (B, 1, 28, 28); the one that `losses` names is minimised."""
 
+    @abstractmethod
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Images (B, 1, 28, 28) decoded from the encoder's own answer to images `x`."""
+
     def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         terms = self.terms(x, rng)
         self.optimizer.zero_grad()
@@ -156,6 +160,10 @@ class CoderObjective(TrainingObjective):
         self.optimizer.step()
         self.schedule.step()
         return {key: term.detach() for key, term in terms.items()}
+
+    def preview(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor | None:
+        """Reconstructions, from the encoder's own answer."""
+        return self.reconstruct(x)
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}

@@ -4,6 +4,7 @@ Source: Xiao, Rasul, Vollgraf 2017, "Fashion-MNIST: a Novel Image Dataset for Be
 Learning Algorithms", arXiv:1708.07747.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,20 @@ def stratified_split(labels: Tensor, sizes: tuple[int, ...], rng: torch.Generato
 def balanced_labels(count: int) -> Tensor:
     """Labels int64 (count,): 0, 1, ..., 9, 0, 1, ... so that classes are equally frequent."""
     return torch.arange(count) % NUM_CLASSES
+
+
+def batches(
+    split: Split, batch_size: int, rng: torch.Generator, *, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over `split` in an order drawn from `rng`, without the incomplete last batch.
+
+    Yields:
+        Images (batch_size / world_size, 1, 28, 28) in [0, 1] and labels: the share of process `rank` in each batch.
+    """
+    order = torch.randperm(len(split), generator=rng, device=rng.device)
+    for indices in order[: len(split) // batch_size * batch_size].view(-1, batch_size):
+        share = indices[rank::world_size]
+        yield to_unit(split.images[share]), split.labels[share]
 
 
 def save_split(path: Path, split: Split) -> None:

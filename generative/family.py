@@ -11,9 +11,6 @@ Nothing else in the project knows any family by name.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -21,7 +18,7 @@ from torch import Tensor, nn
 
 from generative.config import Config, PositiveFloat, PositiveInt, Seed
 from generative.data import Split
-from generative.errors import PipelineError
+from generative.kinds import available, load_kind
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -55,7 +52,7 @@ class GenerativeModel(nn.Module):
 
     conditional: ClassVar[bool] = False  # samples follow the labels they are asked for
     encodes: ClassVar[bool] = False  # has encode, decode, grid_axis
-    has_likelihood: ClassVar[bool] = False  # has likelihood_bound
+    has_likelihood: ClassVar[bool] = False  # has likelihood_bound, log_weights
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -89,13 +86,26 @@ class GenerativeModel(nn.Module):
         """A bound on log p(x), for images (B, 1, 28, 28); one posterior sample per image."""
         raise NotImplementedError
 
+    def log_weights(self, x: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """log p(x, z) - log q(z | x), (B, count), in nats per image, of `count` posterior samples z for each image.
+
+        The mean over them estimates the evidence lower bound; the logarithm of their mean exponential is the
+        importance-weighted bound (Burda, Grosse, Salakhutdinov 2016, "Importance Weighted Autoencoders", ICLR,
+        equation 8), which reaches log p(x) as `count` grows.
+        """
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class LikelihoodBound:
-    """Terms of the evidence lower bound, each (B,) in nats per image; the bound is -(loss_recon + loss_kl)."""
+    """Terms of the evidence lower bound, each (B,) in nats per image, and the means of the posterior.
+
+    The bound is -(loss_recon + loss_kl).
+    """
 
     loss_recon: Tensor
     loss_kl: Tensor
+    posterior_means: Tensor  # (B, d)
 
 
 class TrainingObjective(ABC):
@@ -127,6 +137,16 @@ class TrainingObjective(ABC):
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Scalars that average over a batch of the validation split; changes nothing."""
 
+    def preview(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor | None:
+        """Images (B, 1, 28, 28) in [0, 1] that show how far the training is; None if there is nothing to see.
+
+        Args:
+            x: validation images (B, 1, 28, 28) in [0, 1], the same after every epoch, sorted by class.
+            y: their labels int64 (B,).
+            rng: random state on the device, the same after every epoch.
+        """
+        return None
+
     def finish(self, train: Split) -> None:  # noqa: B027 (few families need it)
         """Called once after the last epoch, for what is fitted to the trained model."""
 
@@ -141,9 +161,7 @@ class TrainingObjective(ABC):
 
 def available_families() -> list[str]:
     """Names of the family files, sorted; none of them is imported."""
-    spec = find_spec(PACKAGE)
-    assert spec is not None
-    return sorted(module.name for module in iter_modules(spec.submodule_search_locations))
+    return available(PACKAGE)
 
 
 def load_family(name: Any, *, where: str) -> Any:
@@ -152,10 +170,4 @@ def load_family(name: Any, *, where: str) -> Any:
     Raises:
         PipelineError: there is no such file.
     """
-    families = available_families()
-    if name not in families:
-        raise PipelineError(
-            f"params: '{where}.family' is {name!r}, but must be one of {', '.join(families)} "
-            "(a file in generative/families/)."
-        )
-    return import_module(f"{PACKAGE}.{name}")
+    return load_kind(PACKAGE, name, key=f"{where}.family")

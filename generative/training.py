@@ -5,7 +5,7 @@ device: one transfer to the host per epoch. After every epoch the state is check
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from generative.checkpoints import Checkpoints
-from generative.data import Split, to_unit
+from generative.data import NUM_CLASSES, Split, batches, to_uint8, to_unit
 from generative.errors import PipelineError
 from generative.family import TrainingObjective
 from generative.runtime import average, make_rng
@@ -25,6 +25,7 @@ History = list[dict[str, float]]
 
 _EXPLODED = 100.0  # a loss this many times its value on the untrained network has diverged
 _VALIDATION_BATCH = 1000
+_PREVIEWED = 10  # images of each class
 _VALIDATION_SEED = 0  # the same noise in every epoch: curves show the model, not the draw
 
 
@@ -41,6 +42,7 @@ def fit(
     fabric: "Fabric",
     checkpoints: Checkpoints,
     on_epoch: Callable[[History], None],
+    on_preview: Callable[[list[Tensor]], None] | None = None,
 ) -> History:
     """Train `model` in place with `objective` for `epochs` passes over `train`.
 
@@ -60,6 +62,8 @@ def fit(
         fabric: gives the device, and tells the processes apart; only the first writes.
         checkpoints: where an interrupted training left its state, if it did.
         on_epoch: called with the history so far, after each epoch and once on resuming.
+        on_preview: called at the same times with what the objective's `preview` made after each epoch, uint8
+            (100, 1, 28, 28) by class, ten images of each; not called if it makes nothing.
 
     Returns:
         One row per epoch: `epoch` (from 1), the means over the epoch's batches as `train_*`, and the means
@@ -77,7 +81,13 @@ def fit(
     train, validation = train.to(device), validation.to(device)
     rng = make_rng(seed, device)
     history: History = []
+    previews: list[Tensor] = []
     initial: dict[str, float] = {}
+
+    def report() -> None:
+        on_epoch(history)
+        if previews and on_preview is not None:
+            on_preview(previews)
 
     state = checkpoints.load()
     if state is not None:
@@ -86,10 +96,10 @@ def fit(
         rng.set_state(state["rng"])
         torch.set_rng_state(state["torch_rng"])
         torch.cuda.set_rng_state_all(state["cuda_rng"])
-        history, initial = state["history"], state["initial"]
+        history, previews, initial = state["history"], state["previews"], state["initial"]
         fabric.print(f"{name}: goes on after epoch {len(history)} of {epochs}, where an earlier run was interrupted")
         if fabric.is_global_zero:
-            on_epoch(history)
+            report()
 
     for epoch in range(len(history) + 1, epochs + 1):
         model.train()
@@ -101,6 +111,8 @@ def fit(
         row |= {f"train_{key}": value for key, value in losses.items()}
         row |= {f"validation_{key}": value for key, value in scores.items()}
         history.append(row)
+        if on_preview is not None:
+            previews += preview(model, objective, validation)
         if not fabric.is_global_zero:
             continue
         checkpoints.save(
@@ -111,10 +123,11 @@ def fit(
                 "torch_rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if fabric.device.type == "cuda" else [],
                 "history": history,
+                "previews": previews,
                 "initial": initial,
             }
         )
-        on_epoch(history)
+        report()
     model.eval()
     objective.finish(train)
     return history
@@ -133,18 +146,17 @@ def validate(model: nn.Module, objective: TrainingObjective, split: Split, fabri
     return sums.means(fabric)
 
 
-def batches(
-    split: Split, batch_size: int, rng: torch.Generator, *, rank: int = 0, world_size: int = 1
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over `split` in an order drawn from `rng`, without the incomplete last batch.
-
-    Yields:
-        Images (batch_size / world_size, 1, 28, 28) in [0, 1] and labels: the share of process `rank` in each batch.
-    """
-    order = torch.randperm(len(split), generator=rng, device=rng.device)
-    for indices in order[: len(split) // batch_size * batch_size].view(-1, batch_size):
-        share = indices[rank::world_size]
-        yield to_unit(split.images[share]), split.labels[share]
+def preview(model: nn.Module, objective: TrainingObjective, split: Split) -> list[Tensor]:
+    """What the objective's `preview` makes of ten images of each class, as uint8 on the CPU; empty if nothing."""
+    chosen = torch.cat([(split.labels == label).nonzero()[:_PREVIEWED, 0] for label in range(NUM_CLASSES)])
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        images = objective.preview(
+            to_unit(split.images[chosen]), split.labels[chosen], make_rng(_VALIDATION_SEED, split.images.device)
+        )
+    model.train(was_training)
+    return [] if images is None else [to_uint8(images).cpu()]
 
 
 def _train_epoch(

@@ -7,16 +7,17 @@ from pathlib import Path
 
 from generative.config import Config
 from generative.errors import PipelineError
-from generative.extractor import ExtractorConfig
+from generative.extractor import TrainedExtractorConfig
 from generative.files import write_text
 from generative.runtime import ComputeConfig, start
 from stages.cli import run
 from stages.download import DownloadConfig
+from stages.extractors import read_extractor
 from stages.figures import FiguresConfig
 from stages.generate import GenerateConfig
 from stages.models import read_model
-from stages.params import RESERVED_NAMES, model_names, read_block, read_params
-from stages.paths import PARAMS_CHECKED, curves, generated
+from stages.params import REAL, extractor_names, model_names, read_block, read_params
+from stages.paths import PARAMS_CHECKED, curves, extractor, extractor_curves, generated
 from stages.prepare import OFFICIAL_TRAIN_SIZE, PrepareConfig
 from stages.result_paths import scores
 from stages.scoring import EvaluateConfig
@@ -27,7 +28,6 @@ BLOCKS: dict[str, type[Config]] = {
     "compute": ComputeConfig,
     "download": DownloadConfig,
     "prepare": PrepareConfig,
-    "extractor": ExtractorConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
     "figures": FiguresConfig,
@@ -36,9 +36,9 @@ BLOCKS: dict[str, type[Config]] = {
 
 def main() -> None:
     """Check names, types and ranges, and what must hold between blocks."""
-    unknown = sorted(set(read_params()) - set(BLOCKS) - {"models"})
+    unknown = sorted(set(read_params()) - set(BLOCKS) - {"models", "extractors"})
     if unknown:
-        raise PipelineError(f"params: unknown block '{unknown[0]}'; allowed: {', '.join(BLOCKS)}, models.")
+        raise PipelineError(f"params: unknown block '{unknown[0]}'; allowed: {', '.join(BLOCKS)}, extractors, models.")
     for name, config_class in BLOCKS.items():
         read_block(name, config_class)
     prepare, generate = read_block("prepare", PrepareConfig), read_block("generate", GenerateConfig)
@@ -60,13 +60,23 @@ def main() -> None:
         "'generate.num_samples' or the test split",
     )
     batch_sizes = {f"models.{name}": read_model(name)[0].batch_size for name in model_names()}
-    batch_sizes["extractor"] = read_block("extractor", ExtractorConfig).batch_size
+    extractors = {name: read_extractor(name) for name in extractor_names()}
+    first = next(iter(extractors))
+    if not extractors[first][1].Model.classifies:
+        raise PipelineError(
+            f"params: 'extractors.{first}' is the first extractor, but knows no classes: put a classifier before it."
+        )
+    batch_sizes |= {
+        f"extractors.{name}": config.batch_size
+        for name, (config, _) in extractors.items()
+        if isinstance(config, TrainedExtractorConfig)
+    }
     for name, batch_size in batch_sizes.items():
         _at_most(f"{name}.batch_size", batch_size, prepare.train_size, "'prepare.train_size'")
     start(read_block("compute", ComputeConfig))
-    for path in leftovers(model_names()):
+    for path in leftovers(model_names(), extractor_names()):
         path.unlink()
-        print(f"removed {path}: no model in params.yaml has that name")
+        print(f"removed {path}: nothing in params.yaml has that name")
     write_text(PARAMS_CHECKED, "params.yaml: every key is known, every value has its type and range\n")
 
 
@@ -75,12 +85,12 @@ def _at_most(key: str, value: int, limit: int, meaning: str) -> None:
         raise PipelineError(f"params: '{key}' is {value}, but must be at most {limit}: {meaning}.")
 
 
-def leftovers(names: list[str]) -> list[Path]:
-    """Outputs of models that params.yaml no longer has: in a folder that a later stage reads as a whole."""
-    kept = {*names, *RESERVED_NAMES}
-    folders = {path(names[0]).parent for path in (curves, generated, scores)}
-    files = [path for folder in sorted(folders) for path in sorted(folder.glob("*")) if path.is_file()]
-    return [path for path in files if path.stem not in kept]
+def leftovers(models: list[str], extractors: list[str]) -> list[Path]:
+    """Outputs of what params.yaml no longer has, in folders that a later stage reads as a whole."""
+    kept = {path(name) for name in models for path in (curves, generated, scores)} | {scores(REAL)}
+    kept |= {path(name) for name in extractors for path in (extractor, extractor_curves)}
+    files = [path for folder in {path.parent for path in kept} for path in folder.glob("*") if path.is_file()]
+    return sorted(path for path in files if path not in kept)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,48 @@
 """Stage `embed_real`: what the scores of every model need of the real images, computed once.
 
-data/features/real.safetensors holds
-- `test_features` float32 (10000, d), `test_logits` float32 (10000, 10): the extractor on the test split;
-- `train_features` float32 (10000, d): on as many training images, which take the place of samples in the row `real`;
-- `test_neighbours` float32 (10000,): pixel distance from each test image to the nearest training image.
+data/features/real.safetensors holds, for each extractor E,
+- `E.test_features` float32 (10000, d), `E.test_logits` float32 (10000, 10 or 0): the extractor on the test split;
+- `E.train_features` float32 (10000, d): on as many training images, which take the place of samples in the row `real`;
+- `E.radii_small`, `E.radii_large` float64 (10000,): the balls around the test features (generative/scores/manifold.py);
+and `test_neighbours` float32 (10000,): pixel distance from each test image to the nearest training image. The
+metadata hold the SHA-256 of each extractor's weights.
 """
+
+import hashlib
+
+from torch import Tensor
 
 from generative.data import load_split
 from generative.extractor import embed
+from generative.runtime import ComputeConfig, start
+from generative.scores.manifold import neighbour_radii
 from generative.scores.memorisation import nearest_neighbours
 from generative.tensors import save_tensors
 from stages.cli import run
-from stages.paths import TEST, TRAIN
+from stages.extractors import load_extractor
+from stages.params import extractor_names, read_block
+from stages.paths import TEST, TRAIN, extractor
 from stages.result_paths import REAL_FEATURES
-from stages.scoring import load_extractor
 
 
 def main() -> None:
-    """Embed the real images."""
-    extractor = load_extractor()
+    """Embed the real images with every extractor."""
+    device = start(read_block("compute", ComputeConfig))
     train, test = load_split(TRAIN), load_split(TEST)
-    embedded = embed(extractor, test.images)
-    tensors = {
-        "test_features": embedded.features,
-        "test_logits": embedded.logits,
-        "train_features": embed(extractor, train.images[: len(test)]).features,  # the split is shuffled
-        "test_neighbours": nearest_neighbours(test.images, train.images).distances,
-    }
-    save_tensors(REAL_FEATURES, tensors, {})
+    tensors: dict[str, Tensor] = {"test_neighbours": nearest_neighbours(test.images, train.images).distances}
+    for name in extractor_names():
+        network = load_extractor(name, device)
+        embedded = embed(network, test.images)
+        radii = neighbour_radii(embedded.features)
+        tensors |= {
+            f"{name}.test_features": embedded.features,
+            f"{name}.test_logits": embedded.logits,
+            f"{name}.train_features": embed(network, train.images[: len(test)]).features,  # the split is shuffled
+            f"{name}.radii_small": radii.small,
+            f"{name}.radii_large": radii.large,
+        }
+    hashes = {name: hashlib.sha256(extractor(name).read_bytes()).hexdigest() for name in extractor_names()}
+    save_tensors(REAL_FEATURES, tensors, {"extractors": hashes})
 
 
 if __name__ == "__main__":

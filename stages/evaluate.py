@@ -1,138 +1,209 @@
 """Stage `evaluate@MODEL`: scores what a model generated against the 10,000 test images.
 
-data/scores/MODEL.json holds `summary`, flat and with units in docs/scores.md, and `per_class`.
+data/scores/MODEL.json holds, each explained with its unit in docs/scores.md,
+- `scores`: name to value, with the distances in the features of the first extractor;
+- `errors`: the standard errors of the same names;
+- `features`: for every extractor the same distances in its features, `scores` and `errors`;
+- `per_class`: scores by class.
 """
+
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from generative.data import CLASS_NAMES, IMAGE_SHAPE, Split, load_split
 from generative.errors import PipelineError
-from generative.extractor import Extractor, embed
+from generative.extractor import FeatureExtractor, embed
 from generative.files import write_json
+from generative.runtime import ComputeConfig, start
 from generative.scores.classification import classification_accuracy
 from generative.scores.diversity import mean_distance
 from generative.scores.extrapolation import extrapolated_frechet_distance
 from generative.scores.frechet import bootstrap_error, frechet_distance, statistics
 from generative.scores.kernel import kernel_distance
-from generative.scores.manifold import overlap
+from generative.scores.likelihood import active_units, importance_weighted_bound, tightened_bound
+from generative.scores.manifold import Radii, neighbour_radii, overlap
 from generative.scores.memorisation import memorisation, nearest_neighbours
+from generative.scores.pca import pca_error
 from generative.scores.reconstruction import reconstruction_scores
+from generative.scores.score import Score, average_score, mean_score, ratio_score
 from generative.tensors import load_tensors, require
 from stages.cli import run
+from stages.extractors import load_extractor
 from stages.params import read_block
 from stages.paths import TEST, TRAIN, generated
 from stages.result_paths import scores
-from stages.scoring import EvaluateConfig, RealFeatures, load_extractor, load_real
+from stages.scoring import EvaluateConfig, RealFeatures, load_real
 
-Summary = dict[str, float]
+Scores = dict[str, Score]
 PerClass = dict[str, dict[str, float]]
 
 
 def main(name: str) -> None:
     """Score the model `name`."""
     config = read_block("evaluate", EvaluateConfig)
-    extractor = load_extractor()
-    device = next(extractor.parameters()).device
+    device = start(read_block("compute", ComputeConfig))
     train, test = load_split(TRAIN), load_split(TEST)
     real = load_real(test)
+    extractors = {key: load_extractor(key, device) for key in real.by_extractor}
+    classifier = next(iter(extractors.values()))
     path = generated(name)
     tensors = load_tensors(path)
     samples = require(tensors, "samples", torch.uint8, (None, *IMAGE_SHAPE), path=path)
     labels = require(tensors, "labels", torch.int64, (len(samples),), path=path)
+    followed = labels if bool((labels >= 0).all()) else None
 
-    embedded = embed(extractor, samples)
-    summary = distances(embedded.features, real, config)
-    summary |= memorisation(nearest_neighbours(samples, train.images).distances, real.test_neighbours)._asdict()
-    per_class: PerClass = {}
-    if bool((labels >= 0).all()):
-        overall, per_class = class_scores(embedded.features, labels, real)
-        right = (embedded.logits.argmax(1) == labels).double()
-        summary |= overall | {
-            "label_accuracy": float(right.mean()),
-            "cas": classification_accuracy(Split(samples, labels).to(device), test.to(device), seed=config.seed),
-        }
+    embedded = {key: embed(network, samples) for key, network in extractors.items()}
+    by_extractor = {
+        key: feature_scores(embedded[key].features, followed, features, config)
+        for key, features in real.by_extractor.items()
+    }
+    per_class = dict(next(iter(by_extractor.values())).per_class)
+    result = headline(by_extractor)
+    found = nearest_neighbours(samples, train.images).distances
+    result |= memorisation(found, real.test_neighbours)._asdict()
+    if followed is not None:
+        right = next(iter(embedded.values())).logits.argmax(1) == labels
+        result["label_accuracy"] = mean_score(right)
+        result["cas"] = classification_accuracy(Split(samples, labels).to(device), test.to(device), seed=config.seed)
         per_class["label_accuracy"] = class_means(right, labels)
-    if "reconstructions" in tensors:
+    if "latents" in tensors:
         reconstructions = require(tensors, "reconstructions", torch.uint8, tuple(test.images.shape), path=path)
         overall, by_class = reconstruction_summary(test, reconstructions)
-        summary |= overall
+        floor = pca_error(train.images, test.images, min(tensors["latents"].shape[1], test.images[0].numel()))
+        result |= overall | {"pca_mse_x1000": mean_score(1000 * floor)}
         per_class |= by_class
     if "loss_recon" in tensors:
-        summary |= likelihood_summary(tensors["loss_recon"], tensors["loss_kl"])
+        result |= likelihood_summary(tensors)
     if "paths" in tensors:
         paths = require(tensors, "paths", torch.uint8, (None, None, *IMAGE_SHAPE), path=path)
-        summary |= path_summary(extractor, paths, test.labels[tensors["path_ends"]])
-    write_json(scores(name), {"summary": finite(summary, name), "per_class": per_class})
+        result |= path_summary(classifier, paths, test.labels[tensors["path_ends"]])
+    write_scores(name, result, by_extractor, per_class)
 
 
-def distances(features: Tensor, real: RealFeatures, config: EvaluateConfig) -> Summary:
-    """Distances of sample `features` (N, d) to the test images, with standard errors, and how both overlap."""
-    test = real.test.features
+class FeatureScores(NamedTuple):
+    """Scores in the features of one extractor: over all samples, and by class where the samples follow labels."""
+
+    overall: Scores
+    per_class: PerClass
+
+
+def feature_scores(
+    features: Tensor, labels: Tensor | None, real: RealFeatures, config: EvaluateConfig
+) -> FeatureScores:
+    """Compare sample `features` (N, d), of the classes `labels` (N,) if they follow any, with the test images."""
+    overall = distances(features, real.test.features, real.test_radii, config)
+    per_class: PerClass = {}
+    if labels is not None:
+        means, per_class = class_scores(features, labels, real, config)
+        overall |= means
+    return FeatureScores(overall, per_class)
+
+
+def distances(features: Tensor, test: Tensor, radii: Radii, config: EvaluateConfig) -> Scores:
+    """Distances of sample `features` (N, d) to those of the `test` images, and how both overlap."""
     test_statistics = statistics(test)
-    extrapolated = extrapolated_frechet_distance(features, test_statistics, seed=config.seed)
     kernel = kernel_distance(
         features, test, subsets=config.kernel_subsets, subset_size=config.kernel_subset_size, seed=config.seed
     )
     return {
-        "frechet_distance": frechet_distance(statistics(features), test_statistics),
-        "frechet_error": bootstrap_error(features, test, resamples=config.bootstraps, seed=config.seed),
-        "frechet_infinite": extrapolated.distance,
-        "frechet_infinite_error": extrapolated.error,
-        "kernel_x1000": 1000 * kernel.mean,
-        "kernel_error_x1000": 1000 * kernel.error,
-        **overlap(features, test)._asdict(),
+        "frechet_distance": Score(
+            frechet_distance(statistics(features), test_statistics),
+            bootstrap_error(features, test, resamples=config.bootstraps, seed=config.seed),
+        ),
+        "frechet_infinite": extrapolated_frechet_distance(features, test_statistics, seed=config.seed),
+        "kernel_x1000": Score(1000 * kernel.value, 1000 * kernel.error),
+        **overlap(features, test, radii)._asdict(),
     }
 
 
-def class_scores(features: Tensor, labels: Tensor, real: RealFeatures) -> tuple[Summary, PerClass]:
-    """Fréchet distance and diversity within each class, and their means."""
-    per_class: PerClass = {"frechet_distance": {}, "diversity": {}}
-    for label, name in enumerate(CLASS_NAMES):
+def class_scores(
+    features: Tensor, labels: Tensor, real: RealFeatures, config: EvaluateConfig
+) -> tuple[Scores, PerClass]:
+    """Distances, overlap and diversity within each class; the means of the distances and of the diversity."""
+    rows = []
+    for label in range(len(CLASS_NAMES)):
         ours, theirs = features[labels == label], real.test.features[real.test_labels == label]
-        per_class["frechet_distance"][name] = frechet_distance(statistics(ours), statistics(theirs))
-        per_class["diversity"][name] = mean_distance(ours) / mean_distance(theirs)
-    means = {key: sum(values.values()) / len(values) for key, values in per_class.items()}
-    return {"frechet_intra": means["frechet_distance"], "diversity": means["diversity"]}, per_class
+        kernel = kernel_distance(
+            ours, theirs, subsets=config.kernel_subsets, subset_size=min(len(ours), len(theirs)) // 2, seed=config.seed
+        )
+        rows.append(
+            {
+                "frechet_distance": Score(
+                    frechet_distance(statistics(ours), statistics(theirs)),
+                    bootstrap_error(ours, theirs, resamples=config.bootstraps, seed=config.seed),
+                ),
+                "kernel_x1000": Score(1000 * kernel.value, 1000 * kernel.error),
+                **overlap(ours, theirs, neighbour_radii(theirs))._asdict(),
+                "diversity": ratio_score(mean_distance(ours), mean_distance(theirs)),
+            }
+        )
+    means = {key: average_score([row[key] for row in rows]) for key in rows[0]}
+    per_class = {key: {name: row[key].value for name, row in zip(CLASS_NAMES, rows, strict=True)} for key in rows[0]}
+    wanted = {"frechet_intra": "frechet_distance", "kernel_intra_x1000": "kernel_x1000", "diversity": "diversity"}
+    return {key: means[source] for key, source in wanted.items()}, per_class
 
 
-def reconstruction_summary(test: Split, reconstructions: Tensor) -> tuple[Summary, PerClass]:
+def headline(by_extractor: dict[str, FeatureScores]) -> Scores:
+    """The scores in the first extractor's features, and the Fréchet distance in those of each other one."""
+    first, *others = by_extractor
+    result = dict(by_extractor[first].overall)
+    for name in others:
+        result[f"frechet_{name}"] = by_extractor[name].overall["frechet_distance"]
+    return result
+
+
+def reconstruction_summary(test: Split, reconstructions: Tensor) -> tuple[Scores, PerClass]:
     """Means over the test split and over each class of the per-image reconstruction scores."""
     values = reconstruction_scores(test.images, reconstructions)._asdict()
     values["mse_x1000"] = 1000 * values.pop("mse")
-    summary = {key: float(value.mean()) for key, value in values.items()}
+    summary = {key: mean_score(value) for key, value in values.items()}
     return summary, {key: class_means(value, test.labels) for key, value in values.items()}
 
 
-def likelihood_summary(loss_recon: Tensor, loss_kl: Tensor) -> Summary:
-    """Means of the evidence lower bound and its terms, nats per image."""
-    recon, kl = float(loss_recon.double().mean()), float(loss_kl.double().mean())
-    return {"elbo": -(recon + kl), "loss_recon": recon, "loss_kl": kl}
+def likelihood_summary(tensors: dict[str, Tensor]) -> Scores:
+    """The evidence lower bound, its terms, the importance-weighted bound (nats per image), and active units."""
+    recon, kl, weights = (tensors[key].double() for key in ("loss_recon", "loss_kl", "log_weights"))
+    return {
+        "elbo": mean_score(-(recon + kl)),
+        "iw_bound": tightened_bound(-(recon + kl), weights.mean(1), importance_weighted_bound(weights)),
+        "loss_recon": mean_score(recon),
+        "loss_kl": mean_score(kl),
+        "active_units": Score(float(active_units(tensors["posterior_means"])), 0.0),
+    }
 
 
-def path_summary(extractor: Extractor, paths: Tensor, ends: Tensor) -> Summary:
-    """How often the extractor gives points of an interpolation (P, S, ...) a class of its `ends` (P, 2)."""
-    seen = embed(extractor, paths.flatten(0, 1)).logits.argmax(1).view(paths.shape[:2])
+def path_summary(classifier: FeatureExtractor, paths: Tensor, ends: Tensor) -> Scores:
+    """How often the classifier gives points of an interpolation (P, S, ...) a class of its `ends` (P, 2)."""
+    seen = embed(classifier, paths.flatten(0, 1)).logits.argmax(1).view(paths.shape[:2])
     kept = (seen.unsqueeze(2) == ends.unsqueeze(1)).any(2).double().mean(1)
     within = ends[:, 0] == ends[:, 1]
-    return {"path_within_kept": float(kept[within].mean()), "path_between_kept": float(kept[~within].mean())}
+    return {"path_within_kept": mean_score(kept[within]), "path_between_kept": mean_score(kept[~within])}
 
 
 def class_means(values: Tensor, labels: Tensor) -> dict[str, float]:
     """Means of `values` (N,) over the images of each class."""
-    return {name: float(values[labels == label].mean()) for label, name in enumerate(CLASS_NAMES)}
+    return {name: float(values[labels == label].double().mean()) for label, name in enumerate(CLASS_NAMES)}
 
 
-def finite(summary: Summary, name: str) -> Summary:
-    """The same summary.
+def write_scores(name: str, result: Scores, by_extractor: dict[str, FeatureScores], per_class: PerClass) -> None:
+    """Write data/scores/`name`.json.
 
     Raises:
         PipelineError: a score is NaN or infinite.
     """
-    for key, value in summary.items():
-        if not torch.isfinite(torch.tensor(value)):
-            raise PipelineError(f"{name}: the score {key} is {value}: its samples are broken, train it again.")
-    return summary
+    features = {key: _split(value.overall, name) for key, value in by_extractor.items()}
+    write_json(scores(name), {**_split(result, name), "features": features, "per_class": per_class})
+
+
+def _split(result: Scores, name: str) -> dict[str, Any]:
+    for key, score in result.items():
+        if not all(map(math.isfinite, score)):
+            raise PipelineError(f"{name}: the score {key} is {score.value}: its samples are broken, train it again.")
+    values = {key: score.value for key, score in result.items()}
+    return {"scores": values, "errors": {key: score.error for key, score in result.items()}}
 
 
 if __name__ == "__main__":

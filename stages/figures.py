@@ -19,8 +19,8 @@ from generative.scores.memorisation import nearest_neighbours
 from generative.tables import read_table, write_table
 from generative.tensors import load_metadata, load_tensors
 from stages.cli import run
-from stages.params import model_names, read_block
-from stages.paths import TEST, TRAIN, curves, generated
+from stages.params import REAL, extractor_names, model_names, read_block
+from stages.paths import TEST, TRAIN, curves, extractor_curves, generated
 from stages.result_paths import CURVES, FIGURES, SCORE_METRICS
 
 Tensors = dict[str, Tensor]
@@ -28,6 +28,7 @@ Tensors = dict[str, Tensor]
 # Scores that get a bar chart: title, whether its scale is logarithmic.
 CHARTS = {
     "frechet_distance": ("Fréchet distance of samples\n(lower is better)", True),
+    "frechet_bottleneck": ("The same, second extractor\n(lower is better)", True),
     "label_accuracy": ("Label accuracy of samples\n(higher is better)", False),
     "mse_x1000": ("Reconstruction MSE per pixel\n(× 1000, lower is better)", False),
     "ssim": ("Reconstruction SSIM\n(higher is better)", False),
@@ -71,7 +72,9 @@ def main() -> None:
         save(charts.latent_spaces(_pick(encoders, "latents"), test.labels), "latent_space")
     for name, tensors in encoders.items():
         draw_latent_paths(name, tensors, test, save)
-    tables = {name: read_table(curves(name)) for name in ["extractor", *names]}
+    paths = {f"extractor: {name}": extractor_curves(name) for name in extractor_names()}
+    tables = {name: read_table(path) for name, path in (paths | {name: curves(name) for name in names}).items()}
+    tables = {name: table for name, table in tables.items() if len(table)}  # what was not trained here has no rows
     save(charts.training_curves(tables), "training")
     write_table(CURVES, long_table(tables))
     save(charts.score_bars(score_charts(names), names), "scores")
@@ -114,7 +117,7 @@ def long_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def score_charts(names: list[str]) -> list[charts.Bars]:
     """One chart for each score in CHARTS that a model has."""
-    real = read_json(SCORE_METRICS / "real.json")
+    real = read_json(SCORE_METRICS / f"{REAL}.json")
     rows = {name: read_json(SCORE_METRICS / f"{name}.json") for name in names}
     result = []
     for key, (title, log_scale) in CHARTS.items():

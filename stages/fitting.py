@@ -1,6 +1,7 @@
 """What the training stages share: resuming, the lock against a second process, and writing the outputs."""
 
 import hashlib
+import io
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,17 +11,22 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.utils import make_grid
 
 from generative.checkpoints import Checkpoints
-from generative.data import load_split
+from generative.data import NUM_CLASSES, load_split
 from generative.family import TrainingObjective
+from generative.files import write_bytes
 from generative.runtime import ComputeConfig, start
 from generative.tables import write_table
 from generative.tensors import save_tensors
 from generative.training import History, fit
 from stages.params import read_block
 from stages.paths import CHECKPOINTS, TRAIN, VALIDATION
+
+_PREVIEW_GAP = 2  # pixels between two images
 
 MakeObjective = Callable[[Any, Any, Fabric, int], TrainingObjective]
 
@@ -33,8 +39,11 @@ def train_network(
     *,
     weights: Path,
     curves: Path,
+    epochs: Path | None = None,
 ) -> None:
     """Train one network from params.yaml's `config` and write its `weights` and `curves`.
+
+    Images of what it makes after each epoch go into the folder `epochs`, if one is given: 0.png, 1.png, ...
 
     Goes on from a checkpoint if an earlier run with the same settings, inputs and code was interrupted.
     """
@@ -61,6 +70,7 @@ def train_network(
             fabric=fabric,
             checkpoints=checkpoints,
             on_epoch=lambda history: write_curves(curves, history),
+            on_preview=(lambda previews: write_previews(epochs, previews)) if epochs else None,
         )
         if fabric.is_global_zero:
             save_tensors(weights, dict(model.state_dict()), {"config": config.model_dump(mode="json")})
@@ -70,6 +80,23 @@ def train_network(
 def write_curves(path: Path, history: History) -> None:
     """Write one row per epoch."""
     write_table(path, pd.DataFrame(history))
+
+
+def write_previews(folder: Path, previews: list[Tensor]) -> None:
+    """Write one picture per epoch, 0.png after the first, of images uint8 (100, 1, 28, 28): one row per class."""
+    wanted = {folder / f"{number}.png": _encode(images) for number, images in enumerate(previews)}
+    for path, content in wanted.items():
+        if not path.exists() or path.read_bytes() != content:
+            write_bytes(path, content)
+    for path in set(folder.iterdir()) - set(wanted):
+        path.unlink()
+
+
+def _encode(images: Tensor) -> bytes:
+    rows = make_grid(images, nrow=len(images) // NUM_CLASSES, padding=_PREVIEW_GAP, pad_value=255)
+    buffer = io.BytesIO()
+    Image.fromarray(rows[0].numpy()).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def fingerprint(*settings: Any) -> str:

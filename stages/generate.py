@@ -10,7 +10,9 @@ where the family encodes also, for the test split in its order,
 - `animation` uint8 (F, 1, 28, 28): the first interpolation between two classes, in finer steps;
 - `paths` uint8 (2 K, 3, 1, 28, 28) and `path_ends` int64 (2 K, 2): the points at 1/4, 1/2 and 3/4 of many
   interpolations, the first K within a class, the others between two;
-and where the family bounds its likelihood, `loss_recon` and `loss_kl` float32 (10000,) of the test split.
+and where the family bounds its likelihood, of the test split,
+- `loss_recon`, `loss_kl` float32 (10000,) and `posterior_means` float32 (10000, d);
+- `log_weights` float32 (M, K): importance weights of K posterior samples for each of the first M images.
 The metadata name the pairs of classes that `interpolations` joins.
 """
 
@@ -50,6 +52,7 @@ def _class_name(name: str) -> str:
 ClassName = Annotated[str, AfterValidator(_class_name)]
 ClassPair = Annotated[tuple[ClassName, ClassName], Field(strict=False)]  # strict: a YAML list is no tuple
 PATH_POINTS = (0.25, 0.5, 0.75)
+_WEIGHTS_BATCH = 4000  # latent vectors decoded at a time: few enough to stay in the processor's cache
 
 
 class GenerateConfig(Config):
@@ -64,6 +67,8 @@ class GenerateConfig(Config):
     interpolation_steps: Annotated[int, Field(ge=2)]
     animation_frames: Annotated[int, Field(ge=2)]
     path_pairs: PositiveInt
+    bound_images: Annotated[int, Field(ge=2, le=10_000)]
+    bound_samples: PositiveInt
 
 
 def main(name: str) -> None:
@@ -130,12 +135,16 @@ def encodings(network: GenerativeModel, test: Split, config: GenerateConfig, dev
 def likelihood(
     network: GenerativeModel, test: Split, config: GenerateConfig, device: torch.device
 ) -> dict[str, Tensor]:
-    """Terms of the evidence lower bound of every test image."""
+    """Terms of the evidence lower bound of every test image, and importance weights for some."""
     rng = make_rng(config.seed, device)
     bounds = [network.likelihood_bound(to_unit(x.to(device)), rng) for x in test.images.split(config.batch_size)]
+    part = test.images[: config.bound_images].split(max(1, _WEIGHTS_BATCH // config.bound_samples))
+    weights = [network.log_weights(to_unit(x.to(device)), config.bound_samples, rng).cpu() for x in part]
     return {
         "loss_recon": torch.cat([bound.loss_recon for bound in bounds]),
         "loss_kl": torch.cat([bound.loss_kl for bound in bounds]),
+        "posterior_means": torch.cat([bound.posterior_means for bound in bounds]),
+        "log_weights": torch.cat(weights),
     }
 
 

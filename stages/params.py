@@ -11,9 +11,10 @@ import yaml
 
 from generative.config import Config
 from generative.errors import PipelineError
+from stages.paths import EXTRACTOR_PREFIX
 
 PARAMS = Path("params.yaml")
-RESERVED_NAMES = ("extractor", "real")  # their files lie beside those of the models
+REAL = "real"  # real images in the place of samples: their scores lie beside those of the models
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 
@@ -70,16 +71,29 @@ def model_names() -> list[str]:
     Raises:
         PipelineError: there is no model, or a name cannot be used in file names.
     """
-    models = get_block(read_params(), "models")
-    if not isinstance(models, dict) or not models:
-        raise PipelineError("params: 'models' must be a block with at least one model.")
-    for name in models:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)) or name in RESERVED_NAMES:
+    return _names("models")
+
+
+def extractor_names() -> list[str]:
+    """The keys of the block `extractors`, in the order of the file: the first one's features head every table.
+
+    Raises:
+        PipelineError: there is no extractor, or a name cannot be used in file names.
+    """
+    return _names("extractors")
+
+
+def _names(block: str) -> list[str]:
+    items = get_block(read_params(), block)
+    if not isinstance(items, dict) or not items:
+        raise PipelineError(f"params: '{block}' must be a block with at least one {block.removesuffix('s')}.")
+    for name in items:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)) or name == REAL or name.startswith(EXTRACTOR_PREFIX):
             raise PipelineError(
-                f"params: 'models.{name}' is no name for a model: use lower-case letters, digits and _, "
-                f"and none of {', '.join(RESERVED_NAMES)}."
+                f"params: '{block}.{name}' is no possible name: use lower-case letters, digits and _, and neither "
+                f"'{REAL}' nor anything that starts with '{EXTRACTOR_PREFIX}'."
             )
-    return list(models)
+    return list(items)
 
 
 def get_block(params: dict[str, Any], name: str) -> Any:

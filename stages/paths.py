@@ -11,7 +11,8 @@ RAW = Path("data/raw")
 TRAIN = Path("data/prepared/train.safetensors")
 VALIDATION = Path("data/prepared/validation.safetensors")
 TEST = Path("data/prepared/test.safetensors")
-EXTRACTOR = Path("models/extractor.safetensors")
+EXTRACTORS = Path("models/extractors")
+EXTRACTOR_PREFIX = "extractor_"  # of their files beside those of the models
 CHECKPOINTS = Path(".checkpoints")
 
 
@@ -20,9 +21,24 @@ def model(name: str) -> Path:
     return Path(f"models/{name}.safetensors")
 
 
+def extractor(name: str) -> Path:
+    """Weights of a feature extractor."""
+    return EXTRACTORS / f"{name}.safetensors"
+
+
 def curves(name: str) -> Path:
     """Losses per epoch."""
     return Path(f"plots/training/{name}.tsv")
+
+
+def extractor_curves(name: str) -> Path:
+    """Losses of a feature extractor per epoch; no rows if it was not trained here."""
+    return curves(f"{EXTRACTOR_PREFIX}{name}")
+
+
+def epochs(name: str) -> Path:
+    """A picture of what a model makes after each epoch: 0.png, 1.png, ..."""
+    return Path(f"plots/epochs/{name}")
 
 
 def generated(name: str) -> Path:

@@ -4,8 +4,9 @@ The layout is stages/report.typ; everything that depends on a result is put toge
 """
 
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import typst
 
@@ -13,8 +14,8 @@ from generative.errors import PipelineError
 from generative.files import read_json, write_bytes
 from stages.cli import run
 from stages.models import read_model
-from stages.params import model_names
-from stages.result_paths import FIGURES, REPORT, SCORE_METRICS
+from stages.params import REAL, model_names
+from stages.result_paths import ERROR_METRICS, FIGURES, REPORT, SCORE_METRICS
 
 TEMPLATE = Path("stages/report.typ")
 
@@ -22,28 +23,54 @@ TEXT_SIZES = (8.4, 7.8, 7.2, 6.6, 6.0, 5.4, 4.8)  # points; many models need sma
 
 Row = dict[str, float]
 
-# Columns of the table: key in metrics/scores/, heading, decimals.
+
+class Column(NamedTuple):
+    """A column of the table of results."""
+
+    key: str  # in metrics/scores/
+    heading: str
+    decimals: int
+    with_error: bool = False
+
+    @property
+    def lower_is_better(self) -> bool:
+        """As the arrow in the heading says."""
+        return self.heading.endswith("↓")
+
+
 COLUMNS = (
-    ("frechet_distance", "Fréchet distance ↓", 2),
-    ("precision", "precision ↑", 3),
-    ("recall", "recall ↑", 3),
-    ("label_accuracy", "label accuracy ↑", 3),
-    ("cas", "CAS ↑", 3),
-    ("mse_x1000", "MSE × 1000 ↓", 2),
-    ("ssim", "SSIM ↑", 3),
-    ("elbo", "ELBO, nats ↑", 1),
+    Column("frechet_distance", "Fréchet distance ↓", 2, with_error=True),
+    Column("frechet_bottleneck", "the same, second extractor ↓", 2, with_error=True),
+    Column("frechet_inception", "FID ↓", 1, with_error=True),
+    Column("precision", "precision ↑", 3),
+    Column("recall", "recall ↑", 3),
+    Column("label_accuracy", "label accuracy ↑", 3),
+    Column("cas", "CAS ↑", 3),
+    Column("mse_x1000", "MSE × 1000 ↓", 2),
+    Column("pca_mse_x1000", "MSE × 1000 of PCA", 2),
+    Column("ssim", "SSIM ↑", 3),
+    Column("iw_bound", "log p(x) bound, nats ↑", 1),
 )
+
+
+class Cell(NamedTuple):
+    """A cell of the table; bold if no other model comes within the error."""
+
+    text: str
+    bold: bool
 
 
 def main() -> None:
     """Typeset the report."""
     names = model_names()
-    rows = {name: read_json(SCORE_METRICS / f"{name}.json") for name in ["real", *names]}
+    rows, errors = read_results()
     words = conditional(rows)
     context = {
         "models": [[name, read_model(name)[0].describe()] for name in names],
-        "headings": [heading for _, heading, _ in COLUMNS],
-        "table": [[name, *cells(row)] for name, row in rows.items()],
+        "headings": [column.heading for column in columns(rows)],
+        "table": [
+            [cell._asdict() for cell in (Cell(name, False), *cells)] for name, cells in table(rows, errors).items()
+        ],
         "representation": representation(rows),
         "paths": between_points(rows),
         "conditional": words,
@@ -77,9 +104,47 @@ def typeset(context: dict[str, Any]) -> bytes:
     raise PipelineError(f"the report cannot be typeset: {reason}: are there too many models?")
 
 
-def cells(row: Row) -> list[str]:
-    """The numbers of a row of the table; a dash where a model has no such score."""
-    return [f"{row[key]:.{decimals}f}" if key in row else "–" for key, _, decimals in COLUMNS]
+def read_results() -> tuple[dict[str, Row], dict[str, Row]]:
+    """Scores and their standard errors, of real images and of every model."""
+    names = [REAL, *model_names()]
+    rows, errors = (
+        {name: read_json(folder / f"{name}.json") for name in names} for folder in (SCORE_METRICS, ERROR_METRICS)
+    )
+    return rows, errors
+
+
+def columns(rows: dict[str, Row]) -> list[Column]:
+    """The columns in which some model has a score."""
+    return [column for column in COLUMNS if any(column.key in row for row in rows.values())]
+
+
+def table(rows: dict[str, Row], errors: dict[str, Row]) -> dict[str, list[Cell]]:
+    """The cells of each row; a dash where a model has no such score."""
+    best = {column.key: best_model(rows, errors, column) for column in columns(rows)}
+    return {
+        name: [Cell(_text(row, errors[name], column), best[column.key] == name) for column in columns(rows)]
+        for name, row in rows.items()
+    }
+
+
+def best_model(rows: dict[str, Row], errors: dict[str, Row], column: Column) -> str | None:
+    """The model that leads in a column by more than the standard error of the lead; real images do not compete."""
+    key = column.key
+    names = [name for name, row in rows.items() if name != REAL and key in row]
+    if len(names) < 2 or column.heading[-1] not in "↓↑":
+        return None
+    first, second = sorted(names, key=lambda name: rows[name][key], reverse=not column.lower_is_better)[:2]
+    lead = abs(rows[first][key] - rows[second][key])
+    return first if lead > math.hypot(*(errors[name].get(key, 0.0) for name in (first, second))) else None
+
+
+def _text(row: Row, error: Row, column: Column) -> str:
+    if column.key not in row:
+        return "–"
+    text = f"{row[column.key]:.{column.decimals}f}"
+    if column.with_error:
+        text += f" ± {error.get(column.key, 0):.{column.decimals}f}"
+    return text
 
 
 def representation(rows: dict[str, Row]) -> str:
@@ -92,7 +157,8 @@ def representation(rows: dict[str, Row]) -> str:
             f"The {name} reconstructs test images with a root-mean-square error of "
             f"{(row['mse_x1000'] / 1000) ** 0.5 * 255:.0f} of 255 grey levels (PSNR {row['psnr']:.1f} dB, "
             f"SSIM {row['ssim']:.2f}); its binary cross-entropy lies {excess:.0f} nats per image above the "
-            f"irreducible {row['bce_floor']:.0f}."
+            f"irreducible {row['bce_floor']:.0f}. PCA with as many components leaves "
+            f"{row['pca_mse_x1000'] / row['mse_x1000']:.1f} times its squared error."
         )
     if len(encoders) > 1:
         best = min(encoders, key=lambda name: encoders[name]["mse_x1000"])

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 SCORE_METRICS = Path("metrics/scores")
+ERROR_METRICS = Path("metrics/errors")
+FEATURE_METRICS = Path("metrics/features")
+EXTRACTOR_METRICS = Path("metrics/extractors.json")
 PER_CLASS_METRICS = Path("metrics/per_class")
 CURVES = Path("plots/curves.tsv")
 FIGURES = Path("plots/figures")

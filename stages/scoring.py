@@ -1,4 +1,4 @@
-"""What the stages that score share: their settings, the extractor, and the features of real images."""
+"""What the stages that score share: their settings, and the features of real images."""
 
 from typing import Annotated, NamedTuple
 
@@ -7,12 +7,11 @@ from pydantic import Field
 from torch import Tensor
 
 from generative.config import Config, Seed
-from generative.data import NUM_CLASSES, Split
-from generative.extractor import Embedding, Extractor, ExtractorConfig
-from generative.runtime import ComputeConfig, start
-from generative.tensors import load_tensors, load_weights, require
-from stages.params import read_block
-from stages.paths import EXTRACTOR
+from generative.data import Split
+from generative.extractor import Embedding
+from generative.scores.manifold import Radii
+from generative.tensors import load_tensors, require
+from stages.params import extractor_names
 from stages.result_paths import REAL_FEATURES
 
 
@@ -26,28 +25,31 @@ class EvaluateConfig(Config):
 
 
 class RealFeatures(NamedTuple):
-    """What `embed_real` wrote, and the labels of the test split."""
+    """The real images as one extractor sees them: the test split, and training images in the place of samples."""
 
     test: Embedding
-    train_features: Tensor
-    test_neighbours: Tensor
     test_labels: Tensor
+    test_radii: Radii
+    train_features: Tensor
 
 
-def load_extractor() -> Extractor:
-    """The trained extractor, on the device that params.yaml names."""
-    device = start(read_block("compute", ComputeConfig))
-    extractor = Extractor(read_block("extractor", ExtractorConfig))
-    load_weights(extractor, load_tensors(EXTRACTOR), path=EXTRACTOR)
-    return extractor.to(device).eval()
+class RealImages(NamedTuple):
+    """What `embed_real` wrote: the features by extractor, and each test image's distance to the training images."""
+
+    by_extractor: dict[str, RealFeatures]
+    test_neighbours: Tensor
 
 
-def load_real(test: Split) -> RealFeatures:
+def load_real(test: Split) -> RealImages:
     """The features of real images, checked."""
-    tensors = load_tensors(REAL_FEATURES)
-    size = len(test)
-    features = require(tensors, "test_features", torch.float32, (size, None), path=REAL_FEATURES)
-    train_features = require(tensors, "train_features", torch.float32, (None, features.shape[1]), path=REAL_FEATURES)
-    logits = require(tensors, "test_logits", torch.float32, (size, NUM_CLASSES), path=REAL_FEATURES)
-    neighbours = require(tensors, "test_neighbours", torch.float32, (size,), path=REAL_FEATURES)
-    return RealFeatures(Embedding(features, logits), train_features, neighbours, test.labels)
+    tensors, path, size = load_tensors(REAL_FEATURES), REAL_FEATURES, len(test)
+    by_extractor = {}
+    for name in extractor_names():
+        features = require(tensors, f"{name}.test_features", torch.float32, (size, None), path=path)
+        logits = require(tensors, f"{name}.test_logits", torch.float32, (size, None), path=path)
+        train = require(tensors, f"{name}.train_features", torch.float32, (None, features.shape[1]), path=path)
+        radii = Radii(
+            *(require(tensors, f"{name}.radii_{key}", torch.float64, (size,), path=path) for key in Radii._fields)
+        )
+        by_extractor[name] = RealFeatures(Embedding(features, logits), test.labels, radii, train)
+    return RealImages(by_extractor, require(tensors, "test_neighbours", torch.float32, (size,), path=path))

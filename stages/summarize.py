@@ -1,25 +1,40 @@
 """Stage `summarize`: scores of all models as small JSON files, in git, for `dvc metrics show` and `diff`.
 
-metrics/scores/MODEL.json is one row of the table, metrics/per_class/MODEL.json the same by class.
+metrics/scores/MODEL.json is one row of the table, metrics/errors/MODEL.json its standard errors;
+metrics/features/EXTRACTOR/MODEL.json the distances in the features of one extractor, with errors;
+metrics/per_class/MODEL.json scores by class; metrics/extractors.json the SHA-256 of each extractor's weights.
 """
 
 from typing import Any
 
 from generative.files import read_json, write_json
+from generative.tensors import load_metadata
 from stages.cli import run
-from stages.params import model_names
-from stages.result_paths import PER_CLASS_METRICS, SCORE_METRICS, scores
+from stages.params import REAL, model_names
+from stages.result_paths import (
+    ERROR_METRICS,
+    EXTRACTOR_METRICS,
+    FEATURE_METRICS,
+    PER_CLASS_METRICS,
+    REAL_FEATURES,
+    SCORE_METRICS,
+    scores,
+)
 
 _DECIMALS = 4  # what `dvc metrics show` and a reader can use; DVC itself cuts at 5
 
 
 def main() -> None:
     """Write the metrics of real images and of every model."""
-    for name in ["real", *model_names()]:
+    for name in [REAL, *model_names()]:
         result = read_json(scores(name))
-        write_json(SCORE_METRICS / f"{name}.json", _rounded(result["summary"]))
+        write_json(SCORE_METRICS / f"{name}.json", _rounded(result["scores"]))
+        write_json(ERROR_METRICS / f"{name}.json", _rounded(result["errors"]))
+        for extractor, values in result["features"].items():
+            write_json(FEATURE_METRICS / extractor / f"{name}.json", _rounded(values))
         if result["per_class"]:
             write_json(PER_CLASS_METRICS / f"{name}.json", _rounded(result["per_class"]))
+    write_json(EXTRACTOR_METRICS, load_metadata(REAL_FEATURES)["extractors"])
 
 
 def _rounded(value: Any) -> Any:

@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from generative.adversarial import Loss, MovingAverage, discriminator_loss, generator_loss
+from generative.adversarial import Loss, discriminator_loss, generator_loss
+from generative.averaging import MovingAverage, estimate_statistics
 from generative.data import IMAGE_SHAPE, Split, balanced_labels, to_unit
 from generative.density import MixtureDensity
 from generative.families.cgan import Discriminator
 from generative.families.vae import gaussian_nll, kl_to_standard_normal
 from generative.family import available_families, load_family
 from generative.runtime import make_rng
+from generative.scores.likelihood import importance_weighted_bound
 from generative.tensors import load_tensors, load_weights, save_tensors
+from generative.training import preview
 from tests.small import FAMILIES, build, small_config, train
 
 
@@ -51,6 +54,14 @@ class TestContract:
             first = objective.validate(to_unit(blobs.images), blobs.labels, make_rng(1))
             second = objective.validate(to_unit(blobs.images), blobs.labels, make_rng(1))
         assert all(torch.equal(first[key], second[key]) for key in first)
+        assert (_bytes_of(model.state_dict()), _bytes_of(objective.state_dict())) == before
+
+    def test_preview_is_images_and_changes_nothing(self, name: str, blobs: Split) -> None:
+        model, objective, _ = build(small_config(name))
+        before = _bytes_of(model.state_dict()), _bytes_of(objective.state_dict())
+        first, again = (preview(model, objective, blobs) for _ in range(2))
+        assert all(images.shape == (100, *IMAGE_SHAPE) and images.dtype == torch.uint8 for images in first)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
         assert (_bytes_of(model.state_dict()), _bytes_of(objective.state_dict())) == before
 
     def test_samples_are_images_and_follow_the_random_state(self, name: str, blobs: Split, tmp_path: Path) -> None:
@@ -97,8 +108,15 @@ class TestContract:
             return
         with torch.inference_mode():
             bound = model.likelihood_bound(to_unit(blobs.images), make_rng(1))
+            weights = model.log_weights(to_unit(blobs.images[:20]), 500, make_rng(1))
         assert bound.loss_recon.shape == bound.loss_kl.shape == (len(blobs),)
         assert bool((bound.loss_kl >= 0).all())
+        assert len(bound.posterior_means) == len(blobs)
+        assert weights.shape == (20, 500)
+        elbo = -(bound.loss_recon + bound.loss_kl)[:20].mean()
+        noise = float(weights.std() / 20**0.5)  # of `elbo`, which has one posterior sample per image
+        assert float(weights.mean()) == pytest.approx(float(elbo), abs=4 * noise)
+        assert bool((importance_weighted_bound(weights) >= weights.double().mean(1)).all())
 
 
 def test_families_are_the_files_of_the_folder() -> None:
@@ -201,3 +219,29 @@ def test_moving_average_follows_with_growing_memory() -> None:
     nn.init.constant_(network.weight, 0.0)
     average.update(network, 10**6)
     assert average.network.weight.item() == pytest.approx(values[2] / 2)  # the memory has reached `decay`
+
+
+def test_importance_weights_reach_the_exact_likelihood_of_a_linear_decoder(rng: torch.Generator) -> None:
+    """With x = W z + b + noise, p(x) = N(b, W W^T + s^2 I): probabilistic PCA (Tipping, Bishop 1999)."""
+    model, _, _ = build(small_config("vae", decoder_variance=0.05))
+    linear = nn.Linear(2, 784)
+    nn.init.normal_(linear.weight, std=0.02)
+    model.decoder = nn.Sequential(linear, nn.Unflatten(1, IMAGE_SHAPE))
+    x = torch.rand(6, *IMAGE_SHAPE, generator=rng)
+    with torch.inference_mode():
+        bound = importance_weighted_bound(model.log_weights(x, 20_000, rng))
+    weight = linear.weight.detach().double()
+    covariance = weight @ weight.T + 0.05 * torch.eye(784, dtype=torch.float64)
+    exact = MultivariateNormal(linear.bias.detach().double(), covariance).log_prob(x.flatten(1).double())
+    torch.testing.assert_close(bound, exact, atol=0.05, rtol=0)
+
+
+def test_estimated_statistics_are_those_of_all_inputs(rng: torch.Generator) -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False))
+    inputs = [(3 + torch.randn(500, 3, generator=rng),) for _ in range(4)]
+    estimate_statistics(network, inputs)
+    assert not network.training
+    out = network(torch.cat([x for (x,) in inputs]))
+    torch.testing.assert_close(out.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out.std(0), torch.ones(4), atol=0.02, rtol=0)
+    assert network[1].momentum == 0.1  # as it was

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from generative.data import CLASS_NAMES, Split
 from generative.figures import charts, images
 from generative.figures.style import CLASS_COLOURS, MODEL_COLOURS, save_figure
 from stages.figures import long_table
-from stages.report import between_points, cells, conditional, representation
+from stages.report import COLUMNS, best_model, between_points, columns, conditional, representation, table
 
 
 def test_tile_puts_images_row_by_row() -> None:
@@ -91,7 +92,15 @@ def test_long_table_splits_column_names() -> None:
 
 
 class TestReportWords:
-    encoder = {"mse_x1000": 25.0, "psnr": 16.0, "ssim": 0.6, "bce": 250.0, "bce_floor": 190.0, "frechet_distance": 8.0}  # noqa: RUF012
+    encoder: ClassVar[dict[str, float]] = {
+        "mse_x1000": 25.0,
+        "psnr": 16.0,
+        "ssim": 0.6,
+        "bce": 250.0,
+        "bce_floor": 190.0,
+        "frechet_distance": 8.0,
+        "pca_mse_x1000": 50.0,
+    }
 
     def test_representation_follows_the_numbers(self) -> None:
         rows = {"real": {}, "ae": self.encoder, "vae": self.encoder | {"mse_x1000": 30.0, "loss_kl": 4.8}}
@@ -111,5 +120,23 @@ class TestReportWords:
     def test_between_points_is_silent_without_encoders(self) -> None:
         assert between_points({"real": {}, "gan": {"frechet_distance": 1.0}}) == ""
 
-    def test_cells_show_a_dash_for_what_is_not_there(self) -> None:
-        assert cells({"frechet_distance": 1.234, "ssim": 0.5678}) == ["1.23", "–", "–", "–", "–", "–", "0.568", "–"]
+    def test_table_shows_a_dash_for_what_is_not_there_and_no_empty_column(self) -> None:
+        rows = {"real": {"frechet_distance": 0.015}, "vae": {"frechet_distance": 1.234, "ssim": 0.5678}}
+        cells = table(rows, {"real": {}, "vae": {"frechet_distance": 0.01}})
+        assert [column.key for column in columns(rows)] == ["frechet_distance", "ssim"]
+        assert [cell.text for cell in cells["real"]] == ["0.01 ± 0.00", "–"]
+        assert [cell.text for cell in cells["vae"]] == ["1.23 ± 0.01", "0.568"]
+
+    @pytest.mark.parametrize(("error", "winner"), [(0.05, "b"), (0.2, None)])
+    def test_best_is_ahead_by_more_than_the_error_and_never_the_real_images(
+        self, error: float, winner: str | None
+    ) -> None:
+        rows = {"real": {"frechet_distance": 0.0}} | {n: {"frechet_distance": v} for n, v in (("a", 1.2), ("b", 1.0))}
+        errors = {name: {"frechet_distance": error} for name in rows}
+        assert best_model(rows, errors, COLUMNS[0]) == winner
+        assert [cells[0].bold for cells in table(rows, errors).values()] == [False, False, winner == "b"]
+
+    def test_higher_is_better_where_the_arrow_says_so(self) -> None:
+        rows = {"real": {"ssim": 1.0}, "a": {"ssim": 0.8}, "b": {"ssim": 0.7}}
+        column = next(column for column in COLUMNS if column.key == "ssim")
+        assert best_model(rows, {name: {} for name in rows}, column) == "a"

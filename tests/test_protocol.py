@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from generative.checkpoints import Checkpoints
 from generative.data import NUM_CLASSES, Split, to_uint8, to_unit
-from generative.extractor import Extractor, ExtractorConfig, ExtractorObjective, embed
+from generative.extractor import FeatureExtractor, embed, load_extractor_kind
 from generative.runtime import make_rng
+from generative.scores.manifold import neighbour_radii
 from generative.scores.memorisation import memorisation, nearest_neighbours
+from generative.scores.score import Score, mean_score
 from generative.training import fit
-from stages.evaluate import class_scores, distances
+from stages.evaluate import FeatureScores, feature_scores, headline
 from stages.prepare import read_idx
 from stages.scoring import EvaluateConfig, RealFeatures
 from tests.small import PARAMS
@@ -26,24 +28,45 @@ CONFIG = EvaluateConfig(seed=0, bootstraps=5, kernel_subsets=20, kernel_subset_s
 
 
 class Protocol(NamedTuple):
-    """Real images, a small extractor trained on some of them, and what the scores need of the others."""
+    """Real images, small extractors trained on some of them, and what the scores need of the others."""
 
     train: Split
     test: Split
-    extractor: Extractor
-    real: RealFeatures
+    extractors: dict[str, FeatureExtractor]
+    real: dict[str, RealFeatures]
+    test_neighbours: Tensor
 
-    def scores(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+    def features(self, images: Tensor, labels: Tensor | None) -> dict[str, FeatureScores]:
+        """What `evaluate` says about `images` in the features of each extractor."""
+        return {
+            key: feature_scores(embed(network, images).features, labels, self.real[key], CONFIG)
+            for key, network in self.extractors.items()
+        }
+
+    def classes(self, images: Tensor) -> Tensor:
+        """What the classifier takes `images` for."""
+        return embed(self.extractors["classifier"], images).logits.argmax(1)
+
+    def scores(self, images: Tensor, labels: Tensor) -> dict[str, Score]:
         """What `evaluate` says about `images`, without the trained classifier of CAS."""
-        embedded = embed(self.extractor, images)
-        overall, _ = class_scores(embedded.features, labels, self.real)
         found = nearest_neighbours(images, self.train.images).distances
         return {
-            **distances(embedded.features, self.real, CONFIG),
-            **overall,
-            **memorisation(found, self.real.test_neighbours)._asdict(),
-            "label_accuracy": float((embedded.logits.argmax(1) == labels).double().mean()),
+            **headline(self.features(images, labels)),
+            **memorisation(found, self.test_neighbours)._asdict(),
+            "label_accuracy": mean_score(self.classes(images) == labels),
         }
+
+
+def train_extractor(name: str, train: Split, test: Split, folder: Path, **changes: Any) -> FeatureExtractor:
+    kind = load_extractor_kind(name, where="test")
+    config = kind.Config.parse(PARAMS["extractors"][name] | changes, where="test")
+    torch.manual_seed(0)
+    network, fabric = kind.Model(config), Fabric(accelerator="cpu", devices=1)
+    objective = kind.Objective(network, config, fabric, config.epochs * (len(train) // config.batch_size))
+    settings: dict[str, Any] = {"name": name, "epochs": config.epochs, "batch_size": config.batch_size, "seed": 0}
+    checkpoints = Checkpoints(folder / name, "x")
+    fit(network, objective, train, test, fabric=fabric, checkpoints=checkpoints, on_epoch=lambda _: None, **settings)
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -52,31 +75,17 @@ def protocol(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Prot
     train = Split(official.images[:TRAIN], official.labels[:TRAIN])
     held_out = Split(*read_idx(raw_folder, "t10k"))
     test = Split(held_out.images[:TEST], held_out.labels[:TEST])
-    config = ExtractorConfig.parse(PARAMS["extractor"] | {"epochs": 3, "channels": 12}, where="extractor")
-    torch.manual_seed(0)
-    extractor, fabric = Extractor(config), Fabric(accelerator="cpu", devices=1)
-    objective = ExtractorObjective(extractor, config, fabric, 3 * (TRAIN // config.batch_size))
-    fit(
-        extractor,
-        objective,
-        train,
-        test,
-        name="extractor",
-        epochs=3,
-        batch_size=config.batch_size,
-        seed=0,
-        fabric=fabric,
-        checkpoints=Checkpoints(tmp_path_factory.mktemp("extractor"), "x"),
-        on_epoch=lambda _: None,
-    )
-    embedded = embed(extractor, test.images)
-    real = RealFeatures(
-        embedded,
-        embed(extractor, train.images).features,
-        nearest_neighbours(test.images, train.images).distances,
-        test.labels,
-    )
-    return Protocol(train, test, extractor, real)
+    folder = tmp_path_factory.mktemp("extractors")
+    extractors = {
+        "classifier": train_extractor("classifier", train, test, folder, epochs=3, channels=12),
+        "bottleneck": train_extractor("bottleneck", train, test, folder, epochs=4, channels=16, features=32),
+    }
+    real = {}
+    for name, network in extractors.items():
+        embedded = embed(network, test.images)
+        radii = neighbour_radii(embedded.features)
+        real[name] = RealFeatures(embedded, test.labels, radii, embed(network, train.images).features)
+    return Protocol(train, test, extractors, real, nearest_neighbours(test.images, train.images).distances)
 
 
 @pytest.fixture(scope="module")
@@ -132,51 +141,49 @@ def test_distances_grow_with_the_strength_of_a_distortion(
     distort: Callable[[Tensor, float], Tensor], protocol: Protocol, fresh: Split
 ) -> None:
     x = to_unit(fresh.images[fresh.labels.argsort(stable=True)])
-    rows = [distances(embed(protocol.extractor, to_uint8(x)).features, protocol.real, CONFIG)]
-    for strength in (0.33, 0.66, 1.0):
-        images = to_uint8(distort(x, strength).clamp(0, 1))
-        rows.append(distances(embed(protocol.extractor, images).features, protocol.real, CONFIG))
-    for key, error in (
-        ("frechet_distance", "frechet_error"),
-        ("frechet_infinite", "frechet_infinite_error"),
-        ("kernel_x1000", "kernel_error_x1000"),
-    ):
-        values = [row[key] for row in rows]
-        assert values == sorted(values), f"{key}: {values}"
-        assert values[-1] - values[0] > 10 * max(row[error] for row in rows[:2])
+    distorted = [x, *(distort(x, strength).clamp(0, 1) for strength in (0.33, 0.66, 1.0))]
+    rows = [protocol.features(to_uint8(images), None) for images in distorted]
+    for extractor in protocol.extractors:
+        for key in ("frechet_distance", "frechet_infinite", "kernel_x1000"):
+            scores = [row[extractor].overall[key] for row in rows]
+            values = [score.value for score in scores]
+            assert values == sorted(values), f"{extractor}, {key}: {values}"
+            assert values[-1] - values[0] > 10 * max(score.error for score in scores[:2])
 
 
 class TestCheaters:
     def test_honest_images_pass(self, protocol: Protocol, fresh: Split) -> None:
         scores = protocol.scores(fresh.images, fresh.labels)
-        assert scores["neighbour_ratio"] == pytest.approx(1, abs=0.05)
-        assert scores["copied"] < 0.03
-        assert scores["diversity"] == pytest.approx(1, abs=0.05)
-        assert min(scores["recall"], scores["coverage"], scores["precision"]) > 0.7
+        assert scores["neighbour_ratio"].value == pytest.approx(1, abs=0.05)
+        assert scores["copied"].value < 0.03
+        assert scores["diversity"].value == pytest.approx(1, abs=0.05)
+        assert min(scores["recall"].value, scores["coverage"].value, scores["precision"].value) > 0.7
 
     def test_copies_of_training_images(self, protocol: Protocol) -> None:
         copies = Split(protocol.train.images[:TEST], protocol.train.labels[:TEST])
         scores = protocol.scores(copies.images, copies.labels)
-        assert scores["copied"] == 1
-        assert scores["neighbour_ratio"] == 0
-        assert min(scores["precision"], scores["recall"], scores["label_accuracy"]) > 0.7  # all else looks well
+        assert scores["copied"].value == 1
+        assert scores["neighbour_ratio"].value == 0
+        assert (
+            min(scores["precision"].value, scores["recall"].value, scores["label_accuracy"].value) > 0.7
+        )  # all else looks well
 
     def test_one_image_per_class(self, protocol: Protocol, fresh: Split) -> None:
-        right = embed(protocol.extractor, fresh.images).logits.argmax(1) == fresh.labels
+        right = protocol.classes(fresh.images) == fresh.labels
         first = torch.stack([(right & (fresh.labels == label)).nonzero()[0, 0] for label in range(NUM_CLASSES)])
         labels = torch.arange(TEST) % NUM_CLASSES
         scores = protocol.scores(fresh.images[first][labels], labels)
         honest = protocol.scores(fresh.images, fresh.labels)
-        assert scores["label_accuracy"] == 1  # looks best of all
-        assert scores["diversity"] == 0
-        assert scores["recall"] < 0.1
-        assert scores["coverage"] < 0.1
-        assert scores["frechet_intra"] > 3 * honest["frechet_intra"]
+        assert scores["label_accuracy"].value == 1  # looks best of all
+        assert scores["diversity"].value == 0
+        assert scores["recall"].value < 0.1
+        assert scores["coverage"].value < 0.1
+        assert scores["frechet_intra"].value > 3 * honest["frechet_intra"].value
 
     def test_noise_on_real_images(self, protocol: Protocol, fresh: Split) -> None:
         images = to_uint8(noise(to_unit(fresh.images), 0.33).clamp(0, 1))
         scores = protocol.scores(images, fresh.labels)
         honest = protocol.scores(fresh.images, fresh.labels)
-        gap = scores["frechet_distance"] - honest["frechet_distance"]
-        assert gap > 5 * max(scores["frechet_error"], honest["frechet_error"])
-        assert scores["precision"] < honest["precision"] - 0.05
+        gap = scores["frechet_distance"].value - honest["frechet_distance"].value
+        assert gap > 5 * max(scores["frechet_distance"].error, honest["frechet_distance"].error)
+        assert scores["precision"].value < honest["precision"].value - 0.05

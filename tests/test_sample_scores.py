@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
-from generative.data import Split
+from generative.data import Split, to_unit
 from generative.scores.classification import classification_accuracy
 from generative.scores.diversity import mean_distance
 from generative.scores.extrapolation import extrapolated_frechet_distance
 from generative.scores.frechet import bootstrap_error, frechet_distance, statistics
 from generative.scores.kernel import kernel_distance, unbiased_mmd
-from generative.scores.manifold import Overlap, neighbour_distances, overlap
+from generative.scores.likelihood import active_units, importance_weighted_bound, tightened_bound
+from generative.scores.manifold import Overlap, neighbour_distances, neighbour_radii, overlap
 from generative.scores.memorisation import memorisation, nearest_neighbours
+from generative.scores.pca import pca_error
+from generative.scores.score import Score, average_score, mean_score, ratio_score
 
 
 class TestKernelDistance:
@@ -29,13 +32,13 @@ class TestKernelDistance:
             kernel_distance(pool[:10_000], pool[10_000:] + 0.5, subsets=60, subset_size=size, seed=0)
             for size in (50, 500)
         )
-        assert small.mean == pytest.approx(large.mean, abs=4 * math.hypot(small.error, large.error))
+        assert small.value == pytest.approx(large.value, abs=4 * math.hypot(small.error, large.error))
         assert small.error > 2 * large.error
 
     def test_same_distribution_is_at_distance_zero(self, rng: torch.Generator) -> None:
         pool = torch.randn(4000, 4, generator=rng)
         result = kernel_distance(pool[:2000], pool[2000:], subsets=30, subset_size=200, seed=0)
-        assert abs(result.mean) < 4 * result.error
+        assert abs(result.value) < 4 * result.error
 
     def test_seed_decides(self, rng: torch.Generator) -> None:
         a, b = torch.randn(2, 300, 4, generator=rng)
@@ -61,17 +64,22 @@ class TestBootstrap:
 
 class TestDiversity:
     def test_closed_form(self) -> None:
-        assert mean_distance(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])) == pytest.approx(10 / 3)
+        assert mean_distance(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])).value == pytest.approx(10 / 3)
+
+    def test_error_is_the_spread_over_new_draws(self, rng: torch.Generator) -> None:
+        draws = [mean_distance(torch.randn(200, 3, generator=rng)) for _ in range(100)]
+        spread = torch.tensor([draw.value for draw in draws]).std()
+        assert draws[0].error == pytest.approx(float(spread), rel=0.3)
 
     def test_equal_images_have_none(self) -> None:
-        assert mean_distance(torch.full((5, 3), 0.3)) == 0
+        assert mean_distance(torch.full((5, 3), 0.3)) == (0, 0)
 
 
 class TestClassificationAccuracy:
     def test_learns_from_right_labels_and_not_from_shuffled_ones(self, blobs: Split, rng: torch.Generator) -> None:
         shuffled = Split(blobs.images, blobs.labels[torch.randperm(len(blobs), generator=rng)])
-        assert classification_accuracy(blobs, blobs, seed=0) > 0.9
-        assert classification_accuracy(shuffled, blobs, seed=0) < 0.5
+        assert classification_accuracy(blobs, blobs, seed=0).value > 0.9
+        assert classification_accuracy(shuffled, blobs, seed=0).value < 0.5
 
     def test_seed_decides_and_the_global_random_state_is_left_alone(self, blobs: Split) -> None:
         half = Split(blobs.images[:200], blobs.labels[:200])
@@ -90,7 +98,7 @@ class TestExtrapolation:
         plain = sum(frechet_distance(statistics(samples), real) for samples in draws) / 5
         results = [extrapolated_frechet_distance(samples, real, seed=0) for samples in draws]
         assert plain > 0.015
-        assert abs(sum(result.distance for result in results) / 5) < 0.3 * plain
+        assert abs(sum(result.value for result in results) / 5) < 0.3 * plain
         assert all(0 < result.error < plain for result in results)
 
     def test_seed_decides(self, rng: torch.Generator) -> None:
@@ -100,7 +108,7 @@ class TestExtrapolation:
         assert first != other
 
 
-def naive_overlap(samples: np.ndarray, real: np.ndarray) -> Overlap:
+def naive_overlap(samples: np.ndarray, real: np.ndarray) -> tuple[float, ...]:
     """The definitions, word by word."""
 
     def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -115,45 +123,44 @@ def naive_overlap(samples: np.ndarray, real: np.ndarray) -> Overlap:
     recalled = [any(distance(s, r) <= sample_3[j] for j, s in enumerate(samples)) for r in real]
     balls = [sum(distance(s, r) <= real_5[i] for i, r in enumerate(real)) for s in samples]
     covered = [any(distance(s, r) <= real_5[i] for s in samples) for i, r in enumerate(real)]
-    return Overlap(
-        precision=float(np.mean(precise)),
-        recall=float(np.mean(recalled)),
-        density=float(np.mean(balls) / 5),
-        coverage=float(np.mean(covered)),
-    )
+    return tuple(float(np.mean(each)) for each in (precise, recalled, np.array(balls) / 5, covered))
+
+
+def compare(samples: Tensor, real: Tensor) -> Overlap:
+    return overlap(samples, real, neighbour_radii(real))
 
 
 class TestOverlap:
     def test_agrees_with_the_definitions(self, rng: torch.Generator) -> None:
         real, samples = torch.randn(50, 3, generator=rng), 0.7 * torch.randn(40, 3, generator=rng) + 0.4
         expected = naive_overlap(samples.double().numpy(), real.double().numpy())
-        assert overlap(samples, real) == pytest.approx(expected)
-        assert 0 < expected.recall < expected.precision < 1
+        assert [score.value for score in compare(samples, real)] == pytest.approx(expected)
+        assert 0 < expected[1] < expected[0] < 1
 
     def test_same_distribution(self, rng: torch.Generator) -> None:
         pool = torch.randn(4000, 5, generator=rng)
-        result = overlap(pool[:2000], pool[2000:])
-        assert result.density == pytest.approx(1, abs=0.05)
-        assert result.coverage == pytest.approx(1 - 0.5**5, abs=0.03)  # Naeem et al. 2020, section 3.3
-        assert min(result.precision, result.recall) > 0.7
+        result = compare(pool[:2000], pool[2000:])
+        assert result.density.value == pytest.approx(1, abs=0.05)
+        assert result.coverage.value == pytest.approx(1 - 0.5**5, abs=0.03)  # Naeem et al. 2020, section 3.3
+        assert min(result.precision.value, result.recall.value) > 0.7
 
     def test_dropped_mode_costs_recall_and_coverage_not_precision(self, rng: torch.Generator) -> None:
         pool = torch.randn(2000, 5, generator=rng)
         pool[::2] += 20
-        whole, half = overlap(pool[:1000], pool[1000:]), overlap(pool[1:1000:2], pool[1000:])
-        assert half.recall < 0.6 * whole.recall
-        assert half.coverage < 0.6 * whole.coverage
-        assert half.precision == pytest.approx(whole.precision, abs=0.05)
+        whole, half = compare(pool[:1000], pool[1000:]), compare(pool[1:1000:2], pool[1000:])
+        assert half.recall.value < 0.6 * whole.recall.value
+        assert half.coverage.value < 0.6 * whole.coverage.value
+        assert half.precision.value == pytest.approx(whole.precision.value, abs=0.05)
 
     def test_far_away_samples_share_nothing(self, rng: torch.Generator) -> None:
         real = torch.randn(100, 5, generator=rng)
-        assert overlap(real + 100, real) == (0, 0, 0, 0)
+        assert [score.value for score in compare(real + 100, real)] == [0, 0, 0, 0]
 
     def test_blocks_do_not_matter(self, rng: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
         real, samples = torch.randn(2, 130, 4, generator=rng)
-        whole = overlap(samples, real)
+        whole = compare(samples, real)
         monkeypatch.setattr("generative.scores.manifold._BLOCK", 17)
-        assert overlap(samples, real) == whole
+        assert compare(samples, real) == whole
 
     def test_neighbours_come_in_order(self, rng: torch.Generator) -> None:
         points = torch.randn(30, 4, generator=rng).double()
@@ -182,6 +189,55 @@ class TestMemorisation:
         honest = nearest_neighbours(test, train).distances
         copied = nearest_neighbours(train[:100], train).distances
         exposed = memorisation(copied, honest)
-        assert exposed.copied == 1
-        assert exposed.neighbour_ratio == 0
-        assert memorisation(honest, honest) == pytest.approx((1, 0.01), abs=0.006)
+        assert exposed.copied.value == 1
+        assert exposed.neighbour_ratio.value == 0
+        same = memorisation(honest, honest)
+        assert [same.neighbour_ratio.value, same.copied.value] == pytest.approx([1, 0.01], abs=0.006)
+
+
+class TestScore:
+    def test_ratio_error_is_the_spread_over_new_draws(self, rng: torch.Generator) -> None:
+        ratios = [
+            ratio_score(
+                mean_score(3 + torch.randn(100, generator=rng)), mean_score(2 + 0.5 * torch.randn(50, generator=rng))
+            )
+            for _ in range(300)
+        ]
+        spread = torch.tensor([ratio.value for ratio in ratios]).std()
+        assert ratios[0].error == pytest.approx(float(spread), rel=0.25)
+
+    def test_average_of_independent_scores(self) -> None:
+        assert average_score([Score(1, 3), Score(5, 4)]) == pytest.approx((3, 2.5))
+
+
+class TestPca:
+    def test_equals_what_the_singular_values_leave(self, rng: torch.Generator) -> None:
+        images = torch.randint(256, (900, 1, 28, 28), generator=rng).to(torch.uint8)
+        x = to_unit(images).double().flatten(1)
+        left = torch.linalg.svdvals(x - x.mean(0))[7:].square().sum() / x.numel()
+        assert float(pca_error(images, images, 7).mean()) == pytest.approx(float(left), rel=1e-5)
+
+    def test_images_of_low_rank_are_kept(self, rng: torch.Generator) -> None:
+        basis = torch.rand(2, 784, generator=rng)
+        images = (60 * torch.rand(50, 2, generator=rng) @ basis).to(torch.uint8).view(-1, 1, 28, 28)
+        one, two = (float(pca_error(images, images, count).mean()) for count in (1, 2))
+        assert two < 1e-5  # rounding to grey levels
+        assert one > 10 * two
+
+
+class TestLikelihood:
+    def test_bound_of_equal_weights_is_the_weight(self) -> None:
+        bound = importance_weighted_bound(torch.full((3, 8), 700.0))
+        assert bound.tolist() == pytest.approx([700] * 3)
+
+    def test_a_part_tightens_the_bound_of_all(self, rng: torch.Generator) -> None:
+        level = 50 * torch.randn(5000, generator=rng, dtype=torch.float64)  # differs far more than the gap does
+        gap = 3 + 0.1 * torch.randn(5000, generator=rng, dtype=torch.float64)
+        whole = mean_score(level + gap)
+        part = tightened_bound(level, level[:500], (level + gap)[:500])
+        assert part.value == pytest.approx(whole.value, abs=0.05)
+        assert part.error == pytest.approx(whole.error, rel=0.01)
+
+    def test_constant_units_are_not_active(self, rng: torch.Generator) -> None:
+        means = torch.randn(1000, 4, generator=rng) * torch.tensor([1.0, 0.02, 0.3, 0.0])
+        assert active_units(means) == 2

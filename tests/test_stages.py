@@ -12,7 +12,7 @@ import yaml
 from stages.check_params import BLOCKS, leftovers
 from stages.params import read_params
 from tests.small import PARAMS, ROOT
-from tools.deps import FAMILIES, code_deps, is_code, main
+from tools.deps import KINDS, code_deps, is_code, main
 from tools.imports import import_closure
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -57,7 +57,10 @@ def test_committed_params_pass(tmp_path: Path) -> None:
         (lambda params: params["models"].update({"My VAE": params["models"]["vae"]}), ["'models.My VAE'"]),
         (lambda params: params["models"]["vae"].update(batch_size=60000), ["models.vae.batch_size", "55000"]),
         (lambda params: params.update(modles={}), ["unknown block 'modles'", "compute"]),
-        (lambda params: params.pop("extractor"), ["block 'extractor' is missing"]),
+        (lambda params: params.pop("extractors"), ["block 'extractors' is missing"]),
+        (lambda params: params["extractors"].pop("classifier"), ["extractors.bottleneck", "knows no classes"]),
+        (lambda params: params["extractors"]["bottleneck"].update(kind="sift"), ["extractors.bottleneck.kind", "sift"]),
+        (lambda params: params["extractors"]["bottleneck"].update(features=0), ["extractors.bottleneck.features"]),
         (lambda params: params["generate"]["between"].append(["Trouser", "Hat"]), ["Hat", "Ankle boot"]),
         (lambda params: params["prepare"].update(train_size=54999), ["prepare.train_size", "multiple of 10"]),
     ],
@@ -92,7 +95,9 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path, monkeypatch: pytest.
         ("train", ["vae"], "data/prepared/train.safetensors is missing"),
         ("train", ["nosuch"], "there is no model 'nosuch'"),
         ("generate", ["vae"], "models/vae.safetensors is missing"),
-        ("evaluate", ["vae"], "models/extractor.safetensors is missing"),
+        ("train_extractor", ["nosuch"], "there is no extractor 'nosuch'"),
+        ("embed_real", [], "data/prepared/train.safetensors is missing"),
+        ("evaluate", ["vae"], "data/prepared/train.safetensors is missing"),
         ("summarize", [], "data/scores/real.json is missing"),
         ("figures", [], "data/generated/autoencoder.safetensors is missing"),
         ("report", [], "metrics/scores/real.json is missing"),
@@ -116,24 +121,26 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 
 def test_files_of_removed_models_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    kept = ["data/generated/vae.safetensors", "data/scores/real.json", "plots/training/extractor.tsv"]
+    kept = ["data/generated/vae.safetensors", "data/scores/real.json", "plots/training/extractor_bottleneck.tsv"]
+    kept.append("models/extractors/bottleneck.safetensors")
     stale = ["data/generated/old.safetensors", "data/scores/old.json", "plots/training/old.tsv"]
+    stale += ["models/extractors/old.safetensors", "plots/training/extractor_old.tsv"]
     for name in kept + stale:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
-    assert sorted(map(str, leftovers(["vae", "cgan"]))) == sorted(stale)
+    assert sorted(map(str, leftovers(["vae", "cgan"], ["bottleneck"]))) == sorted(stale)
 
 
 class TestPipelineFile:
     def test_every_block_of_params_is_checked_and_every_checked_block_is_there(self) -> None:
-        assert set(PARAMS) == {*BLOCKS, "models"}
+        assert set(PARAMS) == {*BLOCKS, "extractors", "models"}
 
     @pytest.mark.parametrize("name", STAGES)
     def test_declared_code_is_the_code_that_is_imported(self, name: str) -> None:
         stage = STAGES[name]
         body = stage.get("do", stage)
         declared = sorted(dep for dep in body["deps"] if is_code(dep))
-        assert declared == code_deps(ROOT, body["cmd"], per_item="do" in stage)
+        assert declared == code_deps(ROOT, body["cmd"], stage.get("foreach"))
 
     @pytest.mark.parametrize("name", STAGES)
     def test_every_stage_says_what_it_does(self, name: str) -> None:
@@ -187,4 +194,4 @@ def test_library_never_imports_stages() -> None:
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         if path.stem != "__init__":
             assert not any(file.startswith("stages/") for file in import_closure(ROOT, module)), path
-    assert (ROOT / FAMILIES).is_dir()
+    assert all((ROOT / kinds.folder).is_dir() for kinds in KINDS)

@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from generative import training
 from generative.checkpoints import Checkpoints
-from generative.data import Split, to_unit
+from generative.data import Split, batches, to_unit
 from generative.errors import PipelineError
-from generative.extractor import Extractor, ExtractorConfig, ExtractorObjective
+from generative.extractors import classifier
 from generative.runtime import make_rng
-from generative.training import History, batches, fit
+from generative.training import History, fit
 from tests.small import FAMILIES, PARAMS, ROOT, build, small_config, train
 
 
@@ -80,14 +80,14 @@ def test_validation_is_the_mean_over_the_split(
 
 def test_network_that_draws_from_the_global_random_state_resumes_too(blobs: Split, tmp_path: Path) -> None:
     """The extractor's dropout does."""
-    values = PARAMS["extractor"] | {"epochs": 3, "batch_size": 40, "channels": 4}
-    config = ExtractorConfig.parse(values, where="extractor")
+    values = PARAMS["extractors"]["classifier"] | {"epochs": 3, "batch_size": 40, "channels": 4}
+    config = classifier.Config.parse(values, where="classifier")
     assert config.dropout > 0
 
-    def run(folder: Path, on_epoch: Callable[[History], None]) -> Extractor:
+    def run(folder: Path, on_epoch: Callable[[History], None]) -> classifier.Model:
         torch.manual_seed(config.seed)
-        fabric, extractor = Fabric(accelerator="cpu", devices=1), Extractor(config)
-        objective = ExtractorObjective(extractor, config, fabric, 30)
+        fabric, extractor = Fabric(accelerator="cpu", devices=1), classifier.Model(config)
+        objective = classifier.Objective(extractor, config, fabric, 30)
         settings: dict[str, Any] = {"name": "extractor", "epochs": 3, "batch_size": 40, "seed": 0, "fabric": fabric}
         fit(extractor, objective, blobs, blobs, checkpoints=Checkpoints(folder, "x"), on_epoch=on_epoch, **settings)
         return extractor

@@ -73,8 +73,10 @@ def shrink(params: Any, *, train_size: int, num_samples: int) -> None:
     params["prepare"]["train_size"] = train_size
     params["generate"]["num_samples"] = num_samples
     params["evaluate"]["kernel_subset_size"] = min(params["evaluate"]["kernel_subset_size"], num_samples)
-    for network in (params["extractor"], *params["models"].values()):
-        network["epochs"] = 1
+    params["generate"] |= {"bound_images": 100, "bound_samples": 20}
+    for network in (*params["extractors"].values(), *params["models"].values()):
+        if "epochs" in network:
+            network["epochs"] = 1
 
 
 def repro(scratch: Path, *arguments: str, raw: Path | None = None) -> int:

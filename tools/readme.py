@@ -3,10 +3,7 @@
 import sys
 from pathlib import Path
 
-from generative.files import read_json
-from stages.params import model_names
-from stages.report import COLUMNS, cells
-from stages.result_paths import SCORE_METRICS
+from stages import report
 
 README = Path("README.md")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
@@ -31,10 +28,11 @@ def main(arguments: list[str]) -> int:
 
 def table() -> str:
     """Markdown, one row for real images and for each model."""
-    rows = {name: read_json(SCORE_METRICS / f"{name}.json") for name in ["real", *model_names()]}
-    head = ["", *(heading for _, heading, _ in COLUMNS)]
-    lines = [head, ["---", *["---:"] * len(COLUMNS)]]
-    lines += [[name, *cells(row)] for name, row in rows.items()]
+    rows, errors = report.read_results()
+    headings = [column.heading for column in report.columns(rows)]
+    lines = [["", *headings], ["---", *["---:"] * len(headings)]]
+    for name, cells in report.table(rows, errors).items():
+        lines.append([name, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

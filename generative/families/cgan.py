@@ -21,18 +21,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generative.adversarial import Loss, MovingAverage, discriminator_loss, generator_loss
+from generative.adversarial import AdversarialObjective, Loss, discriminator_loss, generator_loss
+from generative.averaging import MovingAverage, estimate_statistics
 from generative.config import Fraction, NonNegativeFloat, PositiveInt
-from generative.data import NUM_CLASSES, Split
-from generative.family import FamilyConfig, GenerativeModel, TrainingObjective
-from generative.optimizers import make_schedule
-from generative.runtime import draw_noise
+from generative.data import NUM_CLASSES, Split, balanced_labels
+from generative.family import FamilyConfig, GenerativeModel
+from generative.runtime import draw_noise, make_rng
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _FEATURES = 128  # of the discriminator's last layer
 _PIXEL_CHANNELS = 8  # of the generator at 28 x 28
+_STATISTICS_BATCH, _STATISTICS_BATCHES = 1000, 20  # of samples that the final normalisations are measured on
 _SLOPE = 0.2  # of the leaky ReLUs (Radford et al. 2016, "DCGAN", section 4)
 
 
@@ -179,28 +180,15 @@ class Model(GenerativeModel):
         return x
 
 
-class Objective(TrainingObjective):
+class Objective(AdversarialObjective):
     """Alternating updates of discriminator and generator on the same batch of labels."""
 
-    losses = ("loss_g", "loss_d")
-
     def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
-        self.raw_model = model
-        self.config = config
-        self.fabric = fabric
         discriminator = Discriminator(config).to(memory_format=torch.channels_last)
-        self.raw_discriminator = discriminator  # for what has no gradient to share between devices
-        self.generator, self.optimizer_g = fabric.setup(model.generator, self._optimizer(model.generator))
-        self.discriminator, self.optimizer_d = fabric.setup(discriminator, self._optimizer(discriminator))
-        self.schedules = [
-            make_schedule(optimizer, "linear", total_steps) for optimizer in (self.optimizer_g, self.optimizer_d)
-        ]
+        betas = (config.adam_beta1, config.adam_beta2)
+        self.prepare(model, discriminator, config, fabric, total_steps, betas=betas, decay="linear")
         self.average = MovingAverage(model.generator, config.ema_decay)
         self.steps = 0
-
-    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        betas = (self.config.adam_beta1, self.config.adam_beta2)
-        return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, betas=betas, fused=True)
 
     def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         x_fake = self.generator(draw_noise(len(x), self.config.latent_dim, rng, self.fabric), y)
@@ -212,19 +200,11 @@ class Objective(TrainingObjective):
         total_d = loss_d + loss_class
         if self.config.r1_weight and self.steps % self.config.r1_interval == 0:
             total_d = total_d + self.config.r1_weight * self.config.r1_interval * self._r1(x, y)
-        self.optimizer_d.zero_grad()
-        self.fabric.backward(total_d)
-        self.optimizer_d.step()
+        self.update(self.optimizer_d, total_d)
 
-        self.raw_discriminator.requires_grad_(False)
-        with self.fabric.autocast():
-            logits_fake, scores = self.raw_discriminator(x_fake, y)
-        self.raw_discriminator.requires_grad_(True)
+        logits_fake, scores = self.judge(x_fake, y)
         loss_g = generator_loss(logits_fake.float(), self.config.loss)
-        total_g = loss_g + self.config.class_weight * F.cross_entropy(scores.float(), y)
-        self.optimizer_g.zero_grad()
-        self.fabric.backward(total_g)
-        self.optimizer_g.step()
+        self.update(self.optimizer_g, loss_g + self.config.class_weight * F.cross_entropy(scores.float(), y))
         self.average.update(self.raw_model.generator, self.steps)
 
         for schedule in self.schedules:
@@ -242,8 +222,18 @@ class Objective(TrainingObjective):
             "loss_class": F.cross_entropy(scores, y),
         }
 
+    def sampler(self) -> nn.Module:
+        return self.average.network
+
     def finish(self, train: Split) -> None:
-        """Keep the averaged generator."""
+        """Keep the averaged generator, with normalisations that fit it."""
+        rng = make_rng(self.config.seed, train.images.device)
+        labels = balanced_labels(_STATISTICS_BATCH).to(train.images.device)
+        noise = (
+            torch.randn(_STATISTICS_BATCH, self.config.latent_dim, generator=rng, device=rng.device)
+            for _ in range(_STATISTICS_BATCHES)
+        )
+        estimate_statistics(self.average.network, ((z, labels) for z in noise))
         self.raw_model.generator.load_state_dict(self.average.network.state_dict())
 
     def _r1(self, x: Tensor, y: Tensor) -> Tensor:
@@ -252,19 +242,9 @@ class Objective(TrainingObjective):
         return gradient.square().flatten(1).sum(1).mean() / 2
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "discriminator": self.raw_discriminator.state_dict(),
-            "average": self.average.network.state_dict(),
-            "optimizers": [self.optimizer_g.state_dict(), self.optimizer_d.state_dict()],
-            "schedules": [schedule.state_dict() for schedule in self.schedules],
-            "steps": self.steps,
-        }
+        return super().state_dict() | {"average": self.average.network.state_dict(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.raw_discriminator.load_state_dict(state["discriminator"])
+        super().load_state_dict(state)
         self.average.network.load_state_dict(state["average"])
-        for optimizer, values in zip((self.optimizer_g, self.optimizer_d), state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-        for schedule, values in zip(self.schedules, state["schedules"], strict=True):
-            schedule.load_state_dict(values)
         self.steps = state["steps"]

@@ -5,15 +5,15 @@ with the logistic loss; nothing is averaged, penalised or scheduled. It is the s
 `cgan` is measured against.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from generative.adversarial import discriminator_loss, generator_loss
+from generative.adversarial import AdversarialObjective, discriminator_loss, generator_loss
 from generative.config import Fraction, PositiveInt
 from generative.data import IMAGE_SHAPE, NUM_CLASSES, NUM_PIXELS
-from generative.family import FamilyConfig, GenerativeModel, TrainingObjective
+from generative.family import FamilyConfig, GenerativeModel
 from generative.runtime import draw_noise
 
 if TYPE_CHECKING:
@@ -98,38 +98,21 @@ class Model(GenerativeModel):
         return x
 
 
-class Objective(TrainingObjective):
+class Objective(AdversarialObjective):
     """Alternating updates of generator and discriminator on the same batch of labels."""
 
-    losses = ("loss_g", "loss_d")
-
     def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
-        self.config = config
-        self.fabric = fabric
-        discriminator = Discriminator(config)
-        self.raw_discriminator = discriminator  # for what has no gradient to share between devices
-        self.generator, self.optimizer_g = fabric.setup(model.generator, self._optimizer(model.generator))
-        self.discriminator, self.optimizer_d = fabric.setup(discriminator, self._optimizer(discriminator))
-
-    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        betas = (self.config.adam_beta1, 0.999)
-        return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, betas=betas, fused=True)
+        betas = (config.adam_beta1, 0.999)
+        self.prepare(model, Discriminator(config), config, fabric, total_steps, betas=betas, decay="none")
 
     def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         x_fake = self.generator(draw_noise(len(x), self.config.latent_dim, rng, self.fabric), y)
-        self.raw_discriminator.requires_grad_(False)
-        with self.fabric.autocast():
-            loss_g = generator_loss(self.raw_discriminator(x_fake, y).float(), "logistic")
-        self.raw_discriminator.requires_grad_(True)
-        self.optimizer_g.zero_grad()
-        self.fabric.backward(loss_g)
-        self.optimizer_g.step()
+        loss_g = generator_loss(self.judge(x_fake, y).float(), "logistic")
+        self.update(self.optimizer_g, loss_g)
 
         logits_real, logits_fake = self.discriminator(torch.cat([x, x_fake.detach()]), y.repeat(2)).chunk(2)
         loss_d = discriminator_loss(logits_real, logits_fake, "logistic")
-        self.optimizer_d.zero_grad()
-        self.fabric.backward(loss_d)
-        self.optimizer_d.step()
+        self.update(self.optimizer_d, loss_d)
         return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -142,14 +125,3 @@ class Objective(TrainingObjective):
             "loss_g": generator_loss(logits_fake, "logistic"),
             "loss_d": discriminator_loss(logits_real, logits_fake, "logistic"),
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "discriminator": self.raw_discriminator.state_dict(),
-            "optimizers": [self.optimizer_g.state_dict(), self.optimizer_d.state_dict()],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.raw_discriminator.load_state_dict(state["discriminator"])
-        for optimizer, values in zip((self.optimizer_g, self.optimizer_d), state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)

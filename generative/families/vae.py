@@ -96,7 +96,15 @@ class Model(GenerativeModel):
     def likelihood_bound(self, x: Tensor, rng: torch.Generator) -> LikelihoodBound:
         eps = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
         x_hat, mu, logvar = self(x, eps)
-        return LikelihoodBound(gaussian_nll(x, x_hat, self.variance), kl_to_standard_normal(mu, logvar))
+        return LikelihoodBound(gaussian_nll(x, x_hat, self.variance), kl_to_standard_normal(mu, logvar), mu)
+
+    def log_weights(self, x: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        mu, logvar = (value.repeat_interleave(count, 0) for value in self.posterior(x))  # (B count, d)
+        eps = torch.randn(mu.shape, generator=rng, device=rng.device)
+        z = mu + torch.exp(logvar / 2) * eps
+        log_likelihood = -gaussian_nll(x.repeat_interleave(count, 0), self.decode(z), self.variance)
+        log_ratio = (eps.square() + logvar - z.square()).sum(1) / 2  # log p(z) - log q(z | x)
+        return (log_likelihood + log_ratio).view(len(x), count)
 
 
 class Objective(CoderObjective):
@@ -104,8 +112,12 @@ class Objective(CoderObjective):
 
     losses = ("loss",)
 
+    def reconstruct(self, x: Tensor) -> Tensor:
+        x_hat: Tensor = self.raw_model.decode(self.raw_model.posterior(x)[0])
+        return x_hat
+
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        x_hat = self.raw_model.decode(self.raw_model.posterior(x)[0])
+        x_hat = self.reconstruct(x)
         eps = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
         return self._bound(x, eps) | {"mse_x1000": 1000 * (x_hat - x).square().mean()}
 

@@ -5,28 +5,21 @@ Chong, Forsyth 2020, "Effectively Unbiased FID and Inception Score and Where to 
 to the distance over 1 / N, and read off at 0. Here the subsets are drawn at random, not quasi-randomly.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from generative.scores.frechet import Statistics, frechet_distance, statistics
+from generative.scores.score import Score
 
 _SIZES = 15  # numbers of samples, evenly spaced in 1 / N between a tenth and all of them
 _SMALLEST_SHARE = 0.1
 
 
-class Extrapolated(NamedTuple):
-    """The distance at infinite N, and the standard error of that intercept of the fitted line."""
-
-    distance: float
-    error: float
-
-
-def extrapolated_frechet_distance(samples: Tensor, real: Statistics, *, seed: int) -> Extrapolated:
+def extrapolated_frechet_distance(samples: Tensor, real: Statistics, *, seed: int) -> Score:
     """Extrapolate the distance of `samples` (N, d), N at least 10 times d, to fixed `real` statistics.
 
-    The bias from the number of real features stays: it is the same for every model.
+    The bias from the number of real features stays: it is the same for every model. The error is that of the
+    fitted line's intercept.
     """
     rng = torch.Generator().manual_seed(seed)
     inverse = torch.linspace(1 / len(samples), 1 / (_SMALLEST_SHARE * len(samples)), _SIZES, dtype=torch.float64)
@@ -41,4 +34,4 @@ def extrapolated_frechet_distance(samples: Tensor, real: Statistics, *, seed: in
     residual = y - intercept - slope * inverse
     variance = residual.square().sum() / (_SIZES - 2)
     error = (variance * (1 / _SIZES + inverse.mean().square() / centred.square().sum())).sqrt()
-    return Extrapolated(float(intercept), float(error))
+    return Score(float(intercept), float(error))

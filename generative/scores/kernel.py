@@ -4,20 +4,13 @@ Bińkowski, Sutherland, Arbel, Gretton 2018, "Demystifying MMD GANs", ICLR (with
 kernel is (x.y / d + 1)^3 for features of d dimensions; it compares the first three moments.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-
-class KernelDistance(NamedTuple):
-    """Mean over the subsets, and its standard error."""
-
-    mean: float
-    error: float
+from generative.scores.score import Score, mean_score
 
 
-def kernel_distance(a: Tensor, b: Tensor, *, subsets: int, subset_size: int, seed: int) -> KernelDistance:
+def kernel_distance(a: Tensor, b: Tensor, *, subsets: int, subset_size: int, seed: int) -> Score:
     """Mean of the unbiased estimate over random subsets of `a` (N, d) and `b` (M, d), without replacement in each.
 
     The subsets share few features, but they share some: the standard error is a little too small.
@@ -40,7 +33,7 @@ def kernel_distance(a: Tensor, b: Tensor, *, subsets: int, subset_size: int, see
             for _ in range(subsets)
         ]
     )
-    return KernelDistance(float(values.mean()), float(values.std() / subsets**0.5))
+    return mean_score(values)
 
 
 def unbiased_mmd(a: Tensor, b: Tensor) -> Tensor:

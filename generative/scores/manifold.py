@@ -11,9 +11,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from generative.scores.score import Score, mean_score
+
 _BLOCK = 1000  # rows of a distance matrix that are in memory at once
 PRECISION_RECALL_K = 3
 DENSITY_COVERAGE_K = 5
+
+
+class Radii(NamedTuple):
+    """Of each feature, the distances float64 (N,) to its PRECISION_RECALL_K-th and DENSITY_COVERAGE_K-th neighbour."""
+
+    small: Tensor
+    large: Tensor
 
 
 class Overlap(NamedTuple):
@@ -23,32 +32,37 @@ class Overlap(NamedTuple):
     coverage: share of real balls that hold a sample. All: higher is better.
     """
 
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: Score
+    recall: Score
+    density: Score
+    coverage: Score
 
 
-def overlap(samples: Tensor, real: Tensor) -> Overlap:
-    """Compare features `samples` (N, d) with `real` (M, d), in float64; more than DENSITY_COVERAGE_K of each."""
+def neighbour_radii(features: Tensor) -> Radii:
+    """The radii of the balls around `features` (N, d), N > DENSITY_COVERAGE_K."""
+    features = features.double()
+    distances = neighbour_distances(features, features, DENSITY_COVERAGE_K + 1)  # the nearest is the feature itself
+    return Radii(distances[:, PRECISION_RECALL_K], distances[:, DENSITY_COVERAGE_K])
+
+
+def overlap(samples: Tensor, real: Tensor, radii: Radii) -> Overlap:
+    """Compare features `samples` (N, d) with `real` (M, d), whose `neighbour_radii` are given, in float64."""
     samples, real = samples.double(), real.double()
-    radii = neighbour_distances(real, real, DENSITY_COVERAGE_K + 1)  # the nearest is the feature itself
-    real_small, real_large = radii[:, PRECISION_RECALL_K], radii[:, DENSITY_COVERAGE_K]
-    sample_small = neighbour_distances(samples, samples, PRECISION_RECALL_K + 1)[:, PRECISION_RECALL_K]
+    sample_radii = neighbour_distances(samples, samples, PRECISION_RECALL_K + 1)[:, PRECISION_RECALL_K]
 
     inside_any, balls, real_inside = [], [], torch.zeros(len(real), dtype=torch.bool)
     nearest = torch.full((len(real),), torch.inf, dtype=torch.float64)
-    for block, radius in zip(samples.split(_BLOCK), sample_small.split(_BLOCK), strict=True):
+    for block, radius in zip(samples.split(_BLOCK), sample_radii.split(_BLOCK), strict=True):
         distances = torch.cdist(block, real)
-        inside_any.append((distances <= real_small).any(1))
-        balls.append((distances <= real_large).sum(1))
+        inside_any.append((distances <= radii.small).any(1))
+        balls.append((distances <= radii.large).sum(1))
         real_inside |= (distances <= radius.unsqueeze(1)).any(0)
         nearest = torch.minimum(nearest, distances.amin(0))
     return Overlap(
-        precision=float(torch.cat(inside_any).double().mean()),
-        recall=float(real_inside.double().mean()),
-        density=float(torch.cat(balls).double().mean() / DENSITY_COVERAGE_K),
-        coverage=float((nearest <= real_large).double().mean()),
+        precision=mean_score(torch.cat(inside_any)),
+        recall=mean_score(real_inside),
+        density=mean_score(torch.cat(balls).double() / DENSITY_COVERAGE_K),
+        coverage=mean_score(nearest <= radii.large),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from generative.data import to_unit
+from generative.scores.score import Score, mean_score, ratio_score
 
 _BLOCK = 500
 _CLOSE = 0.01  # share of the test images that count as close to a training image
@@ -41,17 +42,17 @@ def nearest_neighbours(queries: Tensor, images: Tensor) -> Neighbours:
 
 
 class Memorisation(NamedTuple):
-    """neighbour_ratio: median distance of samples to training images over that of test images; below 1 is nearer.
+    """neighbour_ratio: mean distance of samples to training images over that of test images; below 1 is nearer.
 
     copied: share of samples nearer to a training image than all but 1% of the test images are; 0.01 for test
     images themselves, lower is better.
     """
 
-    neighbour_ratio: float
-    copied: float
+    neighbour_ratio: Score
+    copied: Score
 
 
 def memorisation(samples: Tensor, test: Tensor) -> Memorisation:
     """Compare distances to the nearest training image, of `samples` (N,) and of `test` images (M,)."""
     limit = torch.quantile(test, _CLOSE)
-    return Memorisation(float(samples.median() / test.median()), float((samples < limit).double().mean()))
+    return Memorisation(ratio_score(mean_score(samples), mean_score(test)), mean_score(samples < limit))

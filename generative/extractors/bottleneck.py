@@ -1,0 +1,102 @@
+"""The second feature extractor: an autoencoder that has seen no label; its bottleneck holds the features.
+
+It differs from the classifier in all that could be gamed at once: objective (squared error of the pixels), layers
+(strided 5 x 5 convolutions and a dense layer), seed. The features are scaled to mean 0 and variance 1 over the
+training images, so that no direction counts by its scale alone.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from generative.averaging import estimate_statistics
+from generative.config import PositiveFloat, PositiveInt
+from generative.data import Split, to_unit
+from generative.extractor import FeatureExtractor, TrainedExtractorConfig
+from generative.family import TrainingObjective
+from generative.optimizers import make_schedule
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_MAP_SIDE = 7  # of the smallest feature map
+_FINISH_BATCH = 5000
+
+
+class Config(TrainedExtractorConfig):
+    """Settings of the autoencoder whose bottleneck is used."""
+
+    learning_rate: PositiveFloat
+    channels: PositiveInt
+    features: PositiveInt
+
+
+class Model(FeatureExtractor):
+    """Images (B, 1, 28, 28) in [0, 1] to features (B, d); no logits."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.channels
+        inner = 2 * width * _MAP_SIDE**2
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, width, 5, stride=2, padding=2),  # (B, width, 14, 14)
+            nn.GELU(),
+            nn.Conv2d(width, 2 * width, 5, stride=2, padding=2),  # (B, 2 width, 7, 7)
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(inner, config.features),
+            nn.BatchNorm1d(config.features, affine=False),
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(config.features, inner),
+            nn.GELU(),
+            nn.Unflatten(1, (2 * width, _MAP_SIDE, _MAP_SIDE)),
+            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),  # (B, width, 14, 14)
+            nn.GELU(),
+            nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),
+            nn.Sigmoid(),
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.encoder(x)
+        return features, features[:, :0]
+
+
+class Objective(TrainingObjective):
+    """Squared error of the reconstruction, summed over the pixels, with Adam and a linear decay."""
+
+    losses = ("squared_error",)
+
+    def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+        self.fabric = fabric
+        self.encoder = model.encoder
+        self.network, self.optimizer = fabric.setup(nn.Sequential(model.encoder, model.decoder), optimizer)
+        self.schedule = make_schedule(self.optimizer, "linear", total_steps)
+
+    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        loss = self._loss(x)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.schedule.step()
+        return {"squared_error": loss.detach()}
+
+    def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        return {"squared_error": self._loss(x)}
+
+    def finish(self, train: Split) -> None:
+        """Scale the features over the whole training split."""
+        estimate_statistics(self.encoder, ((to_unit(images),) for images in train.images.split(_FINISH_BATCH)))
+
+    def _loss(self, x: Tensor) -> Tensor:
+        return (self.network(x) - x).square().flatten(1).sum(1).mean()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])

@@ -1,0 +1,90 @@
+"""The first feature extractor: a small convolutional classifier; its penultimate activations are the features."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from generative.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from generative.data import NUM_CLASSES
+from generative.extractor import FeatureExtractor, TrainedExtractorConfig
+from generative.family import TrainingObjective
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Config(TrainedExtractorConfig):
+    """Settings of the classifier."""
+
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    dropout: Fraction
+    channels: PositiveInt
+
+
+class Model(FeatureExtractor):
+    """Images (B, 1, 28, 28) in [0, 1] to features (B, 4 channels) and class logits (B, 10)."""
+
+    classifies = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.channels
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(2),  # (B, 4, 14, 14)
+            *_block(4, width),
+            *_block(width, 2 * width),
+            nn.MaxPool2d(2),  # (B, 2 width, 7, 7)
+            *_block(2 * width, 4 * width),
+            *_block(4 * width, 4 * width),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.classify = nn.Linear(4 * width, NUM_CLASSES)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.layers(x)
+        return features, self.classify(self.dropout(features))
+
+
+def _block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    return convolution, nn.BatchNorm2d(channels_out), nn.ReLU()
+
+
+class Objective(TrainingObjective):
+    """Cross-entropy with AdamW and a one-cycle learning rate."""
+
+    losses = ("cross_entropy",)
+
+    def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.model, self.optimizer = fabric.setup(model, optimizer)
+        self.schedule = OneCycleLR(self.optimizer, max_lr=config.learning_rate, total_steps=total_steps + 1)
+        self.fabric = fabric
+
+    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        loss = F.cross_entropy(self.model(x)[1], y)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.schedule.step()
+        return {"cross_entropy": loss.detach()}
+
+    def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        logits = self.model(x)[1]
+        return {"cross_entropy": F.cross_entropy(logits, y), "accuracy": (logits.argmax(1) == y).float().mean()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])

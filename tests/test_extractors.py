@@ -1,0 +1,123 @@
+"""The contract that every file in generative/extractors/ fulfils, and Inception without a download."""
+
+from pathlib import Path
+from typing import Any
+
+import pooch
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from generative.data import Split, to_unit
+from generative.errors import PipelineError
+from generative.extractor import PACKAGE, FeatureExtractor, embed, load_extractor_kind
+from generative.extractors import inception
+from generative.kinds import available
+from generative.runtime import make_rng
+from generative.tensors import load_tensors, load_weights, save_tensors
+from tests.small import PARAMS
+
+TRAINED = [name for name in available(PACKAGE) if hasattr(load_extractor_kind(name, where="test"), "Objective")]
+
+
+def build(name: str) -> tuple[FeatureExtractor, Any]:
+    """A small network, and its objective for 100 steps."""
+    kind = load_extractor_kind(name, where="test")
+    block = next(block for block in PARAMS["extractors"].values() if block["kind"] == name)
+    config = kind.Config.parse(block | {"channels": 8}, where="test")
+    torch.manual_seed(3)
+    model = kind.Model(config)
+    return model, kind.Objective(model, config, Fabric(accelerator="cpu", devices=1), 100)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+class TestContract:
+    def test_features_and_logits_have_their_shapes(self, name: str, blobs: Split) -> None:
+        model, _ = build(name)
+        embedded = embed(model, blobs.images)
+        assert embedded.features.dtype == torch.float32
+        assert embedded.features.shape[0] == len(blobs)
+        assert embedded.logits.shape == (len(blobs), 10 if model.classifies else 0)
+
+    def test_features_do_not_depend_on_the_other_images(self, name: str, blobs: Split) -> None:
+        model, _ = build(name)
+        whole, part = embed(model, blobs.images).features, embed(model, blobs.images[:7]).features
+        torch.testing.assert_close(whole[:7], part)
+
+    def test_training_lowers_the_loss(self, name: str, blobs: Split) -> None:
+        model, objective = build(name)
+        x, y, rng = to_unit(blobs.images), blobs.labels, make_rng(1)
+        model.train()
+        losses = [float(objective.step(x, y, rng)[objective.losses[0]]) for _ in range(60)]
+        assert losses[-1] < 0.7 * losses[0]
+
+
+def test_bottleneck_features_have_mean_zero_and_variance_one(blobs: Split) -> None:
+    model, objective = build("bottleneck")
+    model.train()
+    for _ in range(60):
+        objective.step(to_unit(blobs.images), blobs.labels, make_rng(1))
+    objective.finish(blobs)
+    features = embed(model, blobs.images).features
+    assert float(features.mean(0).abs().max()) < 1e-3
+    torch.testing.assert_close(features.var(0), torch.ones(features.shape[1]), atol=1e-2, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the right format with numbers that were drawn, not trained."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("inception") / "pt_inception-2015-12-05-6726825d.pth"
+    torch.save(inception.Model(inception.Config(kind="inception", weights="x")).inception.state_dict(), path)
+    return path
+
+
+class TestInception:
+    def test_features_are_those_of_torch_fidelity(self, weights: Path, blobs: Split, tmp_path: Path) -> None:
+        config = inception.Config(kind="inception", weights=str(weights))
+        stored = tmp_path / "inception.safetensors"
+        save_tensors(stored, dict(inception.fetch(config).state_dict()))
+        model = inception.Model(config)
+        load_weights(model, load_tensors(stored), path=stored)
+        reference = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(weights))
+        images = blobs.images[:3]
+        embedded = embed(model, images)
+        (expected,) = reference(images.repeat(1, 3, 1, 1))
+        assert embedded.features.shape == (3, 2048)
+        assert embedded.logits.shape == (3, 0)
+        torch.testing.assert_close(embedded.features, expected)
+        assert float(expected.std(0).max()) > 0
+
+    def test_missing_file_is_one_sentence(self, tmp_path: Path) -> None:
+        with pytest.raises(PipelineError, match=r"nowhere\.pth is missing: 'weights' of the inception extractor"):
+            inception.fetch(inception.Config(kind="inception", weights=str(tmp_path / "nowhere.pth")))
+
+    @pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x04cposix\nsystem\n(S'true'\ntR."])
+    def test_damaged_or_hostile_file_is_refused(self, content: bytes, tmp_path: Path) -> None:
+        path = tmp_path / "weights.pth"
+        path.write_bytes(content)
+        with pytest.raises(PipelineError, match="does not hold the Inception weights"):
+            inception.fetch(inception.Config(kind="inception", weights=str(path)))
+
+    def test_other_network_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.pth"
+        torch.save(torch.nn.Linear(2, 2).state_dict(), path)
+        with pytest.raises(PipelineError, match="does not hold the Inception weights"):
+            inception.fetch(inception.Config(kind="inception", weights=str(path)))
+
+    def test_unreachable_download_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(inception, "URL_INCEPTION_V3", "http://127.0.0.1:9/pt_inception-2015-12-05-6726825d.pth")
+        monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path)
+        with pytest.raises(PipelineError, match=r"cannot be fetched from http://127\.0\.0\.1:9/.*name its path"):
+            inception.fetch(inception.Config(kind="inception", weights="download"))
+
+    def test_download_of_other_bytes_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, weights: Path, tmp_path: Path
+    ) -> None:
+        copy = tmp_path / weights.name
+        copy.write_bytes(weights.read_bytes())
+        monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: str(copy))
+        with pytest.raises(PipelineError, match=r"is damaged .*not 6726825d"):
+            inception.fetch(inception.Config(kind="inception", weights="download"))
+        assert not copy.exists()
