@@ -13,8 +13,8 @@ help: ## list the tasks
 setup: ## make or refresh .venv
 	@sh tools/setup.sh
 
-repro: setup ## run whatever is not up to date: data, training, scores, figures, report
-	$(BIN)/dvc repro
+repro: setup ## run whatever is not up to date: data, training, scores, figures, report (JOBS=N: stages side by side)
+	$(if $(filter-out 1,$(JOBS)),$(BIN)/python -m tools.jobs $(if $(CORES),--cores $(CORES)) -- $(JOBS),$(BIN)/dvc repro)
 
 demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the workspace alone
 	$(BIN)/python -m tools.demo

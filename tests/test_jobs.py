@@ -1,0 +1,188 @@
+"""`make repro JOBS=N`: order, limits, failures, interruption, and the same dvc.lock as a serial run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.small import ROOT
+from tools.jobs import INTERRUPTED, Stage, main, schedule
+
+
+class Fake:
+    """A stage that ends when the test's clock, which counts polls of all stages, has moved on."""
+
+    def __init__(self, ended: Callable[[], int | None]) -> None:
+        self.ended = ended
+
+    def poll(self) -> int | None:
+        return self.ended()
+
+
+class Recorder:
+    """Starts fakes that end after two polls, and notes what ran beside what."""
+
+    def __init__(self, codes: dict[str, int] | None = None) -> None:
+        self.codes = codes or {}
+        self.started: list[str] = []
+        self.running: set[str] = set()
+        self.together: list[set[str]] = []
+
+    def start(self, name: str) -> Fake:
+        self.started.append(name)
+        self.running.add(name)
+        self.together.append(set(self.running))
+        polls = iter([None, self.codes.get(name, 0)])
+
+        def ended() -> int | None:
+            code = next(polls)
+            if code is not None:
+                self.running.remove(name)
+            return code
+
+        return Fake(ended)
+
+
+def stage(*needs: str, threads: int = 0) -> Stage:
+    return Stage(frozenset(needs), threads)
+
+
+DIAMOND = {"a": stage(), "b": stage("a"), "c": stage("a"), "d": stage("b", "c")}
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "folder" not in request.fixturenames:
+        monkeypatch.setattr("tools.jobs._POLL", 0)
+
+
+class TestSchedule:
+    def test_a_stage_starts_when_what_it_needs_is_done(self) -> None:
+        recorder = Recorder()
+        outcome = schedule(DIAMOND, jobs=4, cores=4, start=recorder.start)
+        assert recorder.started == ["a", "b", "c", "d"]
+        assert recorder.together == [{"a"}, {"b"}, {"b", "c"}, {"d"}]
+        assert outcome.failed == {}
+        assert outcome.skipped == []
+
+    def test_no_more_jobs_than_asked_for(self) -> None:
+        recorder = Recorder()
+        schedule({str(index): stage() for index in range(7)}, jobs=3, cores=1, start=recorder.start)
+        assert max(map(len, recorder.together)) == 3
+        assert len(recorder.started) == 7
+
+    def test_threads_of_all_running_stages_fit_the_cores(self) -> None:
+        recorder = Recorder()
+        stages = {str(index): stage(threads=2) for index in range(5)} | {"light": stage()}
+        schedule(stages, jobs=9, cores=5, start=recorder.start)
+        assert max(len(names - {"light"}) for names in recorder.together) == 2
+        assert {"0", "1", "light"} in recorder.together
+
+    def test_a_stage_wider_than_the_machine_runs_alone(self) -> None:
+        recorder = Recorder()
+        schedule({"wide": stage(threads=8), "other": stage(threads=1)}, jobs=2, cores=2, start=recorder.start)
+        assert recorder.together == [{"wide"}, {"other"}]
+
+    def test_a_failure_skips_what_needs_it_and_nothing_else(self) -> None:
+        recorder = Recorder({"b": 3})
+        stages = DIAMOND | {"e": stage("c"), "f": stage("d")}
+        outcome = schedule(stages, jobs=2, cores=2, start=recorder.start)
+        assert outcome.failed == {"b": 3}
+        assert outcome.skipped == ["d", "f"]
+        assert recorder.started == ["a", "b", "c", "e"]
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+
+out, *inputs = sys.argv[1:]
+meeting = os.environ.get("MEETING")  # a folder in which as many workers must be at once as its name says
+if meeting and not inputs:
+    folder = Path(meeting)
+    (folder / out).touch()
+    while len(list(folder.iterdir())) < int(folder.name):
+        time.sleep(0.05)
+Path(out).write_text(out + "".join(Path(path).read_text() for path in inputs))
+"""
+
+
+def make_pipeline(folder: Path) -> Path:
+    """Four stages that need nothing, and one that joins what they made."""
+    folder.mkdir()
+    (folder / "worker.py").write_text(WORKER)
+    names = [f"out{index}.txt" for index in range(4)]
+    stages = {
+        f"work{index}": {"cmd": f"python worker.py {name}", "deps": ["worker.py"], "outs": [name]}
+        for index, name in enumerate(names)
+    }
+    stages["join"] = {"cmd": f"python worker.py all.txt {' '.join(names)}", "deps": names, "outs": ["all.txt"]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    (folder / "params.yaml").write_text("{}\n")
+    subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=folder, check=True)
+    return folder
+
+
+def start_jobs(folder: Path, *arguments: str, workers_to_meet: int) -> subprocess.Popen[str]:
+    meeting = folder.parent / "meetings" / str(workers_to_meet)
+    meeting.mkdir(parents=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tools.jobs", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "MEETING": str(meeting)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+class TestOverDvc:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        return make_pipeline(tmp_path / "pipeline")
+
+    def test_all_at_once_with_the_lock_of_a_serial_run(self, folder: Path, tmp_path: Path) -> None:
+        serial = make_pipeline(tmp_path / "serial")
+        subprocess.run(["dvc", "repro", "-q"], cwd=serial, check=True)
+        process = start_jobs(folder, "4", "--cores", "1", workers_to_meet=4)  # fewer at once would wait for ever
+        printed, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, printed
+        assert "[join] " in printed
+        assert yaml.safe_load((folder / "dvc.lock").read_text()) == yaml.safe_load((serial / "dvc.lock").read_text())
+
+    def test_interrupted_run_leaves_no_child_behind(self, folder: Path) -> None:
+        process = start_jobs(folder, "2", workers_to_meet=9)  # which never happens
+        meeting = folder.parent / "meetings" / "9"
+        deadline = time.monotonic() + 120
+        while len(list(meeting.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode == INTERRUPTED, printed
+        assert "interrupted: run the same command again" in printed
+        assert not workers_in(folder)
+
+
+def workers_in(folder: Path) -> list[str]:
+    """Processes that still run in `folder`."""
+    alive = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").resolve() == folder.resolve():
+                alive.append((process / "cmdline").read_text())
+    return alive
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", ""])
+def test_bad_number_is_refused(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--", jobs])
+    assert refused.value.code == 2
+    assert "is not a number of at least 1" in capsys.readouterr().err
