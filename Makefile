@@ -5,7 +5,7 @@ export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo exercise seeds test bench verify lint format deps readme lock clean
+.PHONY: help setup repro demo exercise share seeds test bench verify lint format deps readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the
 
 exercise: setup ## add the models of exercise.yaml to params.yaml, and run the pipeline
 	$(BIN)/python -m tools.exercise
+
+share: setup ## push the results of this run to the remote (REMOTE=name), and read every object back
+	$(BIN)/python -m tools.share $(if $(REMOTE),--remote $(REMOTE))
 
 seeds: setup ## how far the scores spread over other seeds (after make repro), in .seeds/
 	$(BIN)/python -m tools.seeds

@@ -52,7 +52,7 @@ def _class_name(name: str) -> str:
 ClassName = Annotated[str, AfterValidator(_class_name)]
 ClassPair = Annotated[tuple[ClassName, ClassName], Field(strict=False)]  # strict: a YAML list is no tuple
 PATH_POINTS = (0.25, 0.5, 0.75)
-_WEIGHTS_BATCH = 4000  # latent vectors decoded at a time: few enough to stay in the processor's cache
+_WEIGHTS_BATCH = 1000  # latent vectors decoded at a time: few enough to stay in the processor's cache
 
 
 class GenerateConfig(Config):
