@@ -78,11 +78,14 @@ def require(
 
 
 def load_weights(module: torch.nn.Module, tensors: dict[str, Tensor], *, path: Path) -> None:
-    """Copy `tensors` into `module`; names, shapes and types must match exactly.
+    """Copy `tensors` into `module`; names and shapes must match exactly, and every number must be finite.
 
     Raises:
-        PipelineError: `path`, the file they come from, holds the weights of another network.
+        PipelineError: `path`, the file they come from, holds the weights of another network, or broken ones.
     """
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise PipelineError(f"{path}: '{name}' is not finite: delete the file, then `dvc pull` or `dvc repro`.")
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

@@ -26,6 +26,7 @@ _SMALLER: dict[str, Any] = {
     "discriminator_hidden": [32],
     "channels": 8,
     "latent_dim": 2,
+    "features": 8,
     "mixture_components": 3,
     "ema_decay": 0.9,
     "r1_interval": 4,
@@ -47,15 +48,18 @@ def make_blobs() -> Split:
     return Split(images, labels)
 
 
+def shrunk(block: dict[str, Any]) -> dict[str, Any]:
+    """A model's or an extractor's params, for images that are learned in seconds."""
+    return block | {key: value for key, value in _SMALLER.items() if key in block}
+
+
 def small_config(family_name: str, **changes: Any) -> Any:
     """The committed settings of the first model of this family, shrunk."""
     blocks = [block for block in (PARAMS["models"] | EXERCISE).values() if block["family"] == family_name]
     assert blocks, (
         f"neither params.yaml nor exercise.yaml has a model of the family {family_name}: its contract cannot be tested"
     )
-    block = blocks[0]
-    values = block | {key: value for key, value in _SMALLER.items() if key in block} | changes
-    return load_family(family_name, where="test").Config.parse(values, where="test")
+    return load_family(family_name, where="test").Config.parse(shrunk(blocks[0]) | changes, where="test")
 
 
 def build(config: Any, total_steps: int = 100, fabric: Fabric | None = None) -> tuple[Any, Any, Fabric]:

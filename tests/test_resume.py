@@ -1,0 +1,107 @@
+"""Every training stage, killed at random moments and started again, ends in the files of an undisturbed run."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from generative.data import save_split
+from stages.paths import TRAIN, VALIDATION
+from tests.small import EXERCISE, PARAMS, ROOT, make_blobs, shrunk
+
+EPOCHS = 12
+KILLS = 4
+STAGES = [("train", name) for name in {**PARAMS["models"], **EXERCISE}]
+STAGES += [("train_extractor", name) for name in PARAMS["extractors"]]
+
+_context = multiprocessing.get_context("forkserver")  # forks processes that have torch imported already
+_context.set_forkserver_preload(["lightning_fabric", "stages.train", "stages.train_extractor"])
+
+
+def work(folder: str, stage: str, name: str) -> None:
+    os.chdir(folder)
+    import_module(f"stages.{stage}").main(name)
+
+
+def start(folder: Path, stage: str, name: str) -> BaseProcess:
+    process = _context.Process(target=work, args=(str(folder), stage, name))
+    process.start()
+    return process
+
+
+def make_folder(folder: Path) -> Path:
+    """Params and data to train every network on, in seconds."""
+    blobs = make_blobs()
+    for path in (TRAIN, VALIDATION):
+        save_split(folder / path, blobs)
+    params = PARAMS | {"models": {name: shrunk(block) for name, block in (PARAMS["models"] | EXERCISE).items()}}
+    params["extractors"] = {name: shrunk(block) for name, block in PARAMS["extractors"].items()}
+    for block in (*params["models"].values(), *params["extractors"].values()):
+        block["epochs"] = EPOCHS
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    return folder
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    files = [path for kind in ("models", "plots") for path in (folder / kind).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(("stage", "name"), STAGES)
+def test_killed_at_random_moments_ends_in_the_same_bytes(stage: str, name: str, tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed of the moments: {seed}")
+    moments = random.Random(seed)
+    calm, killed = make_folder(tmp_path / "calm"), make_folder(tmp_path / "killed")
+    started = time.monotonic()
+    process = start(calm, stage, name)
+    process.join()
+    duration = time.monotonic() - started
+    assert process.exitcode == 0
+    assert len(outputs(calm)) >= 2
+
+    for _ in range(KILLS):
+        process = start(killed, stage, name)
+        process.join(moments.uniform(0, 0.7 * duration))
+        process.kill()
+        process.join()
+    process = start(killed, stage, name)
+    process.join()
+    assert process.exitcode == 0
+    assert outputs(killed) == outputs(calm)
+    assert not list((killed / ".checkpoints").glob("*/*"))
+
+
+def test_interrupted_training_says_that_it_can_go_on(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "interrupted")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["models"]["vae"]["epochs"] = 10_000
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train", "vae"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "plots" / "training" / "vae.tsv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        printed.splitlines()[-1] == "error: interrupted: run `dvc repro` again to go on from the last finished epoch."
+    )
+    assert list((folder / ".checkpoints" / "vae").glob("*.pt"))
+    shutil.rmtree(folder)
