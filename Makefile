@@ -28,8 +28,8 @@ share: setup ## push the results of this run to the remote (REMOTE=name), and re
 seeds: setup ## how far the scores spread over other seeds (after make repro), in .seeds/
 	$(BIN)/python -m tools.seeds
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+test: setup ## run the tests, a few files at a time
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench: setup ## how fast each model trains here (after make repro)
 	$(BIN)/python -m benchmarks.training_speed

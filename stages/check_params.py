@@ -4,6 +4,7 @@ The output never changes, so that a param that passes makes only those stages ru
 """
 
 from pathlib import Path
+from typing import Any
 
 from generative.config import Config
 from generative.errors import PipelineError
@@ -23,6 +24,7 @@ from stages.result_paths import scores
 from stages.scoring import EvaluateConfig
 
 _TEST_SIZE = 10_000
+_OVERLOOKED = ("size", "nfiles")  # dvc.stage.cache, release 3.67
 
 BLOCKS: dict[str, type[Config]] = {
     "compute": ComputeConfig,
@@ -39,6 +41,7 @@ def main() -> None:
     unknown = sorted(set(read_params()) - set(BLOCKS) - {"models", "extractors"})
     if unknown:
         raise PipelineError(f"params: unknown block '{unknown[0]}'; allowed: {', '.join(BLOCKS)}, extractors, models.")
+    _no_names_that_dvc_overlooks(read_params())
     for name, config_class in BLOCKS.items():
         read_block(name, config_class)
     prepare, generate = read_block("prepare", PrepareConfig), read_block("generate", GenerateConfig)
@@ -78,6 +81,17 @@ def main() -> None:
         path.unlink()
         print(f"removed {path}: nothing in params.yaml has that name")
     write_text(PARAMS_CHECKED, "params.yaml: every key is known, every value has its type and range\n")
+
+
+def _no_names_that_dvc_overlooks(values: Any, where: str = "") -> None:
+    """DVC leaves these keys out of what it compares, at any depth, when it restores an earlier run."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if key in _OVERLOOKED:
+            raise PipelineError(
+                f"params: '{where}{key}' needs another name: DVC ignores keys called {' and '.join(_OVERLOOKED)} when "
+                "it looks for an earlier run, and would restore the results of another value."
+            )
+        _no_names_that_dvc_overlooks(value, f"{where}{key}.")
 
 
 def _at_most(key: str, value: int, limit: int, meaning: str) -> None:

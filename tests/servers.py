@@ -5,10 +5,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import asyncssh
@@ -143,3 +144,41 @@ def serving(protocol: str, folder: Path) -> Iterator[Server]:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def tapped(server: Server, limit: int, action: Callable[[], None]) -> Iterator[Server]:
+    """The same server behind a wire that calls `action` once, when `limit` bytes have passed in both directions."""
+    listener = socket.create_server((HOST, 0))
+    port = int(listener.getsockname()[1])
+    passed, lock = [0], threading.Lock()
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(1 << 16):
+                target.sendall(chunk)
+                with lock:
+                    before, passed[0] = passed[0], passed[0] + len(chunk)
+                    if before < limit <= passed[0]:
+                        action()
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                try:
+                    far = socket.create_connection((HOST, server.port))
+                except OSError:  # the server is gone
+                    near.close()
+                    continue
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield replace(server, url=server.url.replace(f":{server.port}", f":{port}"), port=port)
+    finally:
+        listener.close()

@@ -23,6 +23,7 @@ from generative.tensors import load_tensors
 from stages.download import SOURCE_VARIABLE
 from tests.small import PARAMS, ROOT
 from tools.demo import make_scratch, repro
+from tools.edit_params import edited
 
 MODELS = list(PARAMS["models"])
 SIZE = 1000
@@ -39,6 +40,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> Itera
     """A finished small run."""
     folder = tmp_path_factory.mktemp("pipeline") / "copy"
     make_scratch(ROOT, folder, train_size=SIZE, num_samples=SAMPLES)
+    with edited(folder / "params.yaml") as params:
+        params["compute"]["threads"] = 1  # the test files run side by side
     assert repro(folder, raw=raw_folder) == 0
     yield folder
     shutil.rmtree(folder)

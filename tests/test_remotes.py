@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.servers import Server, serving
+from tests.servers import Server, serving, tapped
 from tests.small import ROOT
 
 MAKE = """
@@ -26,7 +25,7 @@ import yaml
 
 params = yaml.safe_load(Path("params.yaml").read_text())
 draw = random.Random(params["seed"])
-Path("data.bin").write_bytes(draw.randbytes(params["size"]))
+Path("data.bin").write_bytes(draw.randbytes(params["length"]))
 Path("parts").mkdir(exist_ok=True)
 for index in range(3):
     Path(f"parts/{index}.bin").write_bytes(draw.randbytes(1000))
@@ -110,8 +109,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder = base / "made"
     folder.mkdir()
     (folder / "make.py").write_text(MAKE)
-    (folder / "params.yaml").write_text("seed: 1\nsize: 2000000\n")
-    stage = {"cmd": "python make.py", "deps": ["make.py"], "params": ["seed", "size"], "outs": ["data.bin", "parts"]}
+    (folder / "params.yaml").write_text("seed: 1\nlength: 2000000\n")
+    stage = {"cmd": "python make.py", "deps": ["make.py"], "params": ["seed", "length"], "outs": ["data.bin", "parts"]}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"make": stage}}, sort_keys=False))
     project = Project(folder, base / "runs.txt")
     project.must("init", "-q", "--no-scm")
@@ -247,29 +246,21 @@ class TestDamagedObject:
         assert owner.count() == 1
 
 
-def wait_for(condition: Iterator[bool], what: str) -> None:
-    deadline = time.monotonic() + 120
-    while not next(condition):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
-
-
-def bytes_in(folder: Path) -> Iterator[bool]:
-    """Whether anything of substance has arrived."""
-    while True:
-        yield any(path.stat().st_size > 100_000 for path in folder.rglob("*") if path.is_file())
+BIG = 20_000_000  # bytes: more than fits into what a socket holds back
 
 
 @pytest.mark.parametrize("protocol", ["ssh", "webdav"])
 def test_client_killed_in_the_middle_of_a_push(protocol: str, owner: Project, tmp_path: Path) -> None:
-    owner.set(size=60_000_000)
+    owner.set(length=BIG)
     owner.must("repro", "-q")
+    pushes: list[subprocess.Popen[str]] = []
     with serving(protocol, tmp_path / "served") as server:
+        with tapped(server, BIG // 2, lambda: os.killpg(pushes[0].pid, signal.SIGKILL)) as wire:
+            owner.use(wire)
+            pushes.append(owner.start("dvc", "push", "--run-cache"))
+            printed, _ = pushes[0].communicate(timeout=300)
+            assert pushes[0].returncode == -signal.SIGKILL, printed
         owner.use(server)
-        push = owner.start("dvc", "push", "--run-cache")
-        wait_for(bytes_in(tmp_path / "served"), "the push sends nothing")
-        os.killpg(push.pid, signal.SIGKILL)
-        push.wait()
         shared = owner.share()
         assert shared.returncode == 0, shared.stderr
         reader = owner.clone("reader")
@@ -277,20 +268,21 @@ def test_client_killed_in_the_middle_of_a_push(protocol: str, owner: Project, tm
         assert reader.outputs() == owner.outputs()
 
 
-def test_server_killed_in_the_middle_of_a_pull(owner: Project, tmp_path: Path) -> None:
-    owner.set(size=60_000_000)
+@pytest.mark.parametrize("protocol", ["ssh", "webdav"])
+def test_server_killed_in_the_middle_of_a_pull(protocol: str, owner: Project, tmp_path: Path) -> None:
+    owner.set(length=BIG)
     owner.must("repro", "-q")
-    with serving("webdav", tmp_path / "served") as server:
+    with serving(protocol, tmp_path / "served") as server:
         owner.use(server)
         assert owner.share().returncode == 0
         reader = owner.clone("reader")
-        pull = reader.start("dvc", "pull")
-        wait_for(bytes_in(reader.folder), "the pull receives nothing")
-        server.kill()
-        printed, _ = pull.communicate(timeout=300)
-        assert pull.returncode != 0, printed
-        assert "data.bin" not in reader.outputs()
+        with tapped(server, BIG // 2, server.kill) as wire:
+            reader.use(wire)
+            pull = reader.dvc("pull")
+            assert pull.returncode != 0, pull.stdout
+            assert "data.bin" not in reader.outputs()
         server.start()
+        reader.use(server)
         reader.must("pull", "-q")
         assert reader.outputs() == owner.outputs()
 

@@ -48,6 +48,7 @@ def make_folder(folder: Path) -> Path:
     params["extractors"] = {name: shrunk(block) for name, block in PARAMS["extractors"].items()}
     for block in (*params["models"].values(), *params["extractors"].values()):
         block["epochs"] = EPOCHS
+    params["compute"] = PARAMS["compute"] | {"threads": 1}  # the test files run side by side
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
 

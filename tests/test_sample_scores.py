@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch_fidelity import metric_kid, metric_prc
 from torchmetrics.image.kid import poly_mmd
 
 from generative.data import Split, to_unit
@@ -25,6 +26,14 @@ class TestKernelDistance:
     def test_agrees_with_torchmetrics_on_the_same_features(self, rng: torch.Generator) -> None:
         a, b = torch.randn(60, 8, generator=rng).double(), 1.2 * torch.randn(60, 8, generator=rng).double() + 0.3
         assert float(unbiased_mmd(a, b)) == pytest.approx(float(poly_mmd(a, b)))
+
+    def test_agrees_with_torch_fidelity_on_the_same_features(self, rng: torch.Generator) -> None:
+        a, b = torch.randn(60, 8, generator=rng).double(), 1.2 * torch.randn(60, 8, generator=rng).double() + 0.3
+        kernels = (
+            metric_kid.kernel_poly(x.numpy(), y.numpy(), kid_kernel_poly_degree=3, kid_kernel_poly_coef0=1)
+            for x, y in ((a, a), (a, b), (b, b))
+        )
+        assert float(unbiased_mmd(a, b)) == pytest.approx(float(metric_kid.mmd2(*kernels)))
 
     def test_is_unbiased(self, rng: torch.Generator) -> None:
         pool = torch.randn(20_000, 4, generator=rng)
@@ -136,6 +145,13 @@ class TestOverlap:
         expected = naive_overlap(samples.double().numpy(), real.double().numpy())
         assert [score.value for score in compare(samples, real)] == pytest.approx(expected)
         assert 0 < expected[1] < expected[0] < 1
+
+    def test_agrees_with_torch_fidelity_on_the_same_features(self, rng: torch.Generator) -> None:
+        real, samples = torch.randn(300, 6, generator=rng).double(), 0.8 * torch.randn(200, 6, generator=rng).double()
+        result = compare(samples, real)
+        theirs = metric_prc.calculate_precision_recall_full(samples, real, neighborhood=3)  # generated first
+        assert [result.precision.value, result.recall.value] == pytest.approx(theirs)
+        assert theirs[0] != pytest.approx(theirs[1])  # the order matters
 
     def test_same_distribution(self, rng: torch.Generator) -> None:
         pool = torch.randn(4000, 5, generator=rng)

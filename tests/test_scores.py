@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_fidelity import metric_fid
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from generative.data import Split, to_unit
@@ -65,6 +66,13 @@ class TestFrechetDistance:
         metric.update(fake, real=False)
         ours = frechet_distance(statistics(fake), statistics(real))
         assert ours == pytest.approx(float(metric.compute()), rel=1e-4)
+
+    def test_agrees_with_torch_fidelity_on_the_same_features(self, rng: torch.Generator) -> None:
+        real, fake = torch.randn(500, 16, generator=rng), torch.randn(400, 16, generator=rng) * 1.3 + 0.2
+        theirs = metric_fid.fid_statistics_to_metric(
+            *(metric_fid.fid_features_to_statistics(features.double()) for features in (fake, real)), False
+        )
+        assert frechet_distance(statistics(fake), statistics(real)) == pytest.approx(next(iter(theirs.values())))
 
     def test_statistics_are_mean_and_unbiased_covariance(self) -> None:
         features = torch.tensor([[0.0, 1.0], [2.0, 5.0], [4.0, 0.0]])

@@ -61,6 +61,7 @@ def test_committed_params_pass(tmp_path: Path) -> None:
         (lambda params: params["extractors"].pop("classifier"), ["extractors.bottleneck", "knows no classes"]),
         (lambda params: params["extractors"]["bottleneck"].update(kind="sift"), ["extractors.bottleneck.kind", "sift"]),
         (lambda params: params["extractors"]["bottleneck"].update(features=0), ["extractors.bottleneck.features"]),
+        (lambda params: params["models"]["vae"].update(size=3), ["'models.vae.size' needs another name"]),
         (lambda params: params["generate"]["between"].append(["Trouser", "Hat"]), ["Hat", "Ankle boot"]),
         (lambda params: params["prepare"].update(train_size=54999), ["prepare.train_size", "multiple of 10"]),
     ],
