@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+HEADLINE_METRICS = Path("metrics/headline.json")
 SCORE_METRICS = Path("metrics/scores")
 ERROR_METRICS = Path("metrics/errors")
 FEATURE_METRICS = Path("metrics/features")

@@ -1,6 +1,7 @@
 """Stage `summarize`: scores of all models as small JSON files, in git, for `dvc metrics show` and `diff`.
 
-metrics/scores/MODEL.json is one row of the table, metrics/errors/MODEL.json its standard errors;
+metrics/headline.json holds the few scores that DVC shows by default, by model;
+metrics/scores/MODEL.json all of one model, metrics/errors/MODEL.json their standard errors;
 metrics/features/EXTRACTOR/MODEL.json the distances in the features of one extractor, with errors;
 metrics/per_class/MODEL.json scores by class; metrics/extractors.json the SHA-256 of each extractor's weights.
 """
@@ -15,6 +16,7 @@ from stages.result_paths import (
     ERROR_METRICS,
     EXTRACTOR_METRICS,
     FEATURE_METRICS,
+    HEADLINE_METRICS,
     PER_CLASS_METRICS,
     REAL_FEATURES,
     SCORE_METRICS,
@@ -22,18 +24,22 @@ from stages.result_paths import (
 )
 
 _DECIMALS = 4  # what `dvc metrics show` and a reader can use; DVC itself cuts at 5
+_HEADLINE = ("frechet_distance", "label_accuracy", "cas", "mse_x1000", "iw_bound")
 
 
 def main() -> None:
     """Write the metrics of real images and of every model."""
+    headline = {}
     for name in [REAL, *model_names()]:
         result = read_json(scores(name))
+        headline[name] = {key: result["scores"][key] for key in _HEADLINE if key in result["scores"]}
         write_json(SCORE_METRICS / f"{name}.json", _rounded(result["scores"]))
         write_json(ERROR_METRICS / f"{name}.json", _rounded(result["errors"]))
         for extractor, values in result["features"].items():
             write_json(FEATURE_METRICS / extractor / f"{name}.json", _rounded(values))
         if result["per_class"]:
             write_json(PER_CLASS_METRICS / f"{name}.json", _rounded(result["per_class"]))
+    write_json(HEADLINE_METRICS, _rounded(headline))
     write_json(EXTRACTOR_METRICS, load_metadata(REAL_FEATURES)["extractors"])
 
 

@@ -140,6 +140,17 @@ def test_scores_come_with_errors_and_a_second_extractor(scratch: Path) -> None:
     assert set(hashes) == set(PARAMS["extractors"])
 
 
+def test_metrics_that_dvc_shows_are_few(scratch: Path) -> None:
+    shown = subprocess.run(
+        ["dvc", "metrics", "show", "--json"], cwd=scratch, capture_output=True, text=True, check=True
+    )
+    files = json.loads(shown.stdout)[""]["data"]
+    assert list(files) == ["metrics/headline.json"]
+    rows = files["metrics/headline.json"]["data"]
+    assert set(rows) == {"real", *MODELS}
+    assert all(1 <= len(row) <= 4 for row in rows.values())
+
+
 def test_figures_can_be_opened(scratch: Path) -> None:
     folder = scratch / "plots" / "figures"
     names = {path.name for path in folder.iterdir()}
@@ -172,9 +183,15 @@ def test_nothing_to_do_runs_nothing(scratch: Path) -> None:
     assert "up to date" in result.stdout
 
 
-def test_forced_run_gives_the_same_hashes_in_every_stage(scratch: Path, raw_folder: Path) -> None:
+def test_run_from_scratch_gives_the_same_hashes_also_with_stages_side_by_side(scratch: Path, raw_folder: Path) -> None:
     before = lock_of(scratch)
-    assert repro(scratch, "--force", raw=raw_folder) == 0
+    (scratch / "dvc.lock").unlink()
+    shutil.rmtree(scratch / ".dvc" / "cache" / "runs")
+    command = [sys.executable, "-m", "tools.jobs", "2", "--cores", "2"]
+    environment = os.environ | {SOURCE_VARIABLE: str(raw_folder)}
+    printed = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
+    assert printed.returncode == 0, printed.stdout + printed.stderr
+    assert printed.stdout.count("Running stage") == len(before)
     assert lock_of(scratch) == before
 
 
