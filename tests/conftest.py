@@ -1,6 +1,8 @@
 """Shared fixtures: small images, random states, and the real data in a folder."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,17 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fetch_all([str(workspace), *([first] if first else []), *sources], folder, timeout=20, retries=1)
     assert {path.name for path in folder.iterdir()} == set(SHA256)
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

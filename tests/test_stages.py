@@ -120,6 +120,18 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     assert "models/vae.safetensors is not a readable safetensors file" in result.stderr
 
 
+def test_full_disk_is_one_sentence_and_leaves_nothing_behind(raw_folder: Path, small_disk: Path) -> None:
+    folder = with_params(small_disk, unchanged)
+    (folder / "data").mkdir()
+    (folder / "data" / "raw").symlink_to(raw_folder)
+    result = run_stage(folder, "prepare")
+    assert result.returncode == 1
+    assert "No space left on device" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert [path.name for path in (folder / "data").iterdir()] in (["raw"], ["raw", "prepared"], ["prepared", "raw"])
+    assert not list(folder.glob("data/prepared/*"))
+
+
 def test_files_of_removed_models_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     kept = ["data/generated/vae.safetensors", "data/scores/real.json", "plots/training/extractor_bottleneck.tsv"]
