@@ -1,5 +1,6 @@
 """Small but complete settings of every family, images to learn, and one quick training."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ _SMALLER: dict[str, Any] = {
     "learning_rate": 0.005,
     "seed": 5,
 }
+
+
+def listen_to_interrupts() -> None:
+    """For a child process that the test interrupts: a test run in the background ignores Ctrl-C, and so would it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def make_blobs() -> Split:

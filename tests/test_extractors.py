@@ -93,7 +93,7 @@ class TestInception:
         with pytest.raises(PipelineError, match=r"nowhere\.pth is missing: 'weights' of the inception extractor"):
             inception.fetch(inception.Config(kind="inception", weights=str(tmp_path / "nowhere.pth")))
 
-    @pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x04cposix\nsystem\n(S'true'\ntR."])
+    @pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x02cposix\nsystem\n(S'true'\ntR."])
     def test_damaged_or_hostile_file_is_refused(self, content: bytes, tmp_path: Path) -> None:
         path = tmp_path / "weights.pth"
         path.write_bytes(content)

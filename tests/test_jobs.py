@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.small import ROOT
+from tests.small import ROOT, listen_to_interrupts
 from tools.jobs import INTERRUPTED, Stage, main, schedule
 
 
@@ -140,6 +140,7 @@ def start_jobs(folder: Path, *arguments: str, workers_to_meet: int) -> subproces
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=listen_to_interrupts,
     )
 
 

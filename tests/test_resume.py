@@ -17,7 +17,7 @@ import yaml
 
 from generative.data import save_split
 from stages.paths import TRAIN, VALIDATION
-from tests.small import EXERCISE, PARAMS, ROOT, make_blobs, shrunk
+from tests.small import EXERCISE, PARAMS, ROOT, listen_to_interrupts, make_blobs, shrunk
 
 EPOCHS = 12
 KILLS = 4
@@ -49,7 +49,7 @@ def make_folder(folder: Path) -> Path:
     for block in (*params["models"].values(), *params["extractors"].values()):
         block["epochs"] = EPOCHS
     params["compute"] = PARAMS["compute"] | {"threads": 1}  # the test files run side by side
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return folder
 
 
@@ -87,13 +87,14 @@ def test_interrupted_training_says_that_it_can_go_on(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "interrupted")
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["models"]["vae"]["epochs"] = 10_000
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.train", "vae"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=listen_to_interrupts,
     )
     deadline = time.monotonic() + 120
     while not (folder / "plots" / "training" / "vae.tsv").exists() and time.monotonic() < deadline:

@@ -37,7 +37,7 @@ def unchanged(_: Any) -> None:
 def with_params(folder: Path, change: Any) -> Path:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     change(params)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return folder
 
 
