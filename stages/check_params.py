@@ -23,7 +23,7 @@ from stages.prepare import OFFICIAL_TRAIN_SIZE, PrepareConfig
 from stages.result_paths import scores
 from stages.scoring import EvaluateConfig
 
-_TEST_SIZE = 10_000
+_TAKEN = ("distance", "infinite", "intra")  # scores of the first extractor are called frechet_ and this
 _OVERLOOKED = ("size", "nfiles")  # dvc.stage.cache, release 3.67
 
 BLOCKS: dict[str, type[Config]] = {
@@ -55,19 +55,16 @@ def main() -> None:
     side = read_block("figures", FiguresConfig).sample_columns
     fitting = int(generate.num_samples**0.5)
     _at_most("figures.sample_columns", side, fitting, "the root of 'generate.num_samples'")
-    subset = read_block("evaluate", EvaluateConfig).kernel_subset_size
-    _at_most(
-        "evaluate.kernel_subset_size",
-        subset,
-        min(generate.num_samples, _TEST_SIZE),
-        "'generate.num_samples' or the test split",
-    )
     batch_sizes = {f"models.{name}": read_model(name)[0].batch_size for name in model_names()}
     extractors = {name: read_extractor(name) for name in extractor_names()}
     first = next(iter(extractors))
     if not extractors[first][1].Model.classifies:
         raise PipelineError(
             f"params: 'extractors.{first}' is the first extractor, but knows no classes: put a classifier before it."
+        )
+    for name in set(extractors) & set(_TAKEN):
+        raise PipelineError(
+            f"params: 'extractors.{name}' needs another name: 'frechet_{name}' is the name of another score."
         )
     batch_sizes |= {
         f"extractors.{name}": config.batch_size

@@ -20,7 +20,7 @@ from generative.files import write_json
 from generative.runtime import ComputeConfig, start
 from generative.scores.classification import classification_accuracy
 from generative.scores.diversity import mean_distance
-from generative.scores.extrapolation import extrapolated_frechet_distance
+from generative.scores.extrapolation import SAMPLES_PER_DIMENSION, extrapolated_frechet_distance
 from generative.scores.frechet import bootstrap_error, frechet_distance, statistics
 from generative.scores.kernel import kernel_distance
 from generative.scores.likelihood import active_units, importance_weighted_bound, tightened_bound
@@ -39,6 +39,8 @@ from stages.scoring import EvaluateConfig, RealFeatures, load_real
 
 Scores = dict[str, Score]
 PerClass = dict[str, dict[str, float]]
+
+_FEWEST_SUBSETS = 5  # that a kernel distance is averaged over, where images are few
 
 
 def main(name: str) -> None:
@@ -104,18 +106,24 @@ def feature_scores(
 
 def distances(features: Tensor, test: Tensor, radii: Radii, config: EvaluateConfig) -> Scores:
     """Distances of sample `features` (N, d) to those of the `test` images, and how both overlap."""
-    test_statistics = statistics(test)
-    kernel = kernel_distance(
-        features, test, subsets=config.kernel_subsets, subset_size=config.kernel_subset_size, seed=config.seed
-    )
+    result = pair_distances(features, test, config)
+    if len(features) >= SAMPLES_PER_DIMENSION * features.shape[1]:
+        line = extrapolated_frechet_distance(features, statistics(test), seed=config.seed)
+        error = math.hypot(line.error, result["frechet_distance"].error)
+        result["frechet_infinite"] = Score(line.value, error)
+    return result | overlap(features, test, radii)._asdict()
+
+
+def pair_distances(features: Tensor, test: Tensor, config: EvaluateConfig) -> Scores:
+    """Fréchet and kernel distance between two feature sets (N, d) and (M, d)."""
+    largest = min(len(features), len(test)) // _FEWEST_SUBSETS
+    kernel = kernel_distance(features, test, subset_size=min(config.kernel_subset_size, largest), seed=config.seed)
     return {
         "frechet_distance": Score(
-            frechet_distance(statistics(features), test_statistics),
+            frechet_distance(statistics(features), statistics(test)),
             bootstrap_error(features, test, resamples=config.bootstraps, seed=config.seed),
         ),
-        "frechet_infinite": extrapolated_frechet_distance(features, test_statistics, seed=config.seed),
         "kernel_x1000": Score(1000 * kernel.value, 1000 * kernel.error),
-        **overlap(features, test, radii)._asdict(),
     }
 
 
@@ -126,19 +134,10 @@ def class_scores(
     rows = []
     for label in range(len(CLASS_NAMES)):
         ours, theirs = features[labels == label], real.test.features[real.test_labels == label]
-        kernel = kernel_distance(
-            ours, theirs, subsets=config.kernel_subsets, subset_size=min(len(ours), len(theirs)) // 2, seed=config.seed
-        )
         rows.append(
-            {
-                "frechet_distance": Score(
-                    frechet_distance(statistics(ours), statistics(theirs)),
-                    bootstrap_error(ours, theirs, resamples=config.bootstraps, seed=config.seed),
-                ),
-                "kernel_x1000": Score(1000 * kernel.value, 1000 * kernel.error),
-                **overlap(ours, theirs, neighbour_radii(theirs))._asdict(),
-                "diversity": ratio_score(mean_distance(ours), mean_distance(theirs)),
-            }
+            pair_distances(ours, theirs, config)
+            | overlap(ours, theirs, neighbour_radii(theirs))._asdict()
+            | {"diversity": ratio_score(mean_distance(ours), mean_distance(theirs))}
         )
     means = {key: average_score([row[key] for row in rows]) for key in rows[0]}
     per_class = {key: {name: row[key].value for name, row in zip(CLASS_NAMES, rows, strict=True)} for key in rows[0]}

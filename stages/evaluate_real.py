@@ -8,7 +8,7 @@ from generative.data import Split, load_split
 from generative.runtime import ComputeConfig, start
 from generative.scores.classification import classification_accuracy
 from generative.scores.memorisation import memorisation
-from generative.scores.score import mean_score
+from generative.scores.score import Score, mean_score
 from stages.cli import run
 from stages.evaluate import class_means, feature_scores, headline, write_scores
 from stages.params import REAL, read_block
@@ -30,7 +30,8 @@ def main() -> None:
         for key, features in real.by_extractor.items()
     }
     right = first.test.logits.argmax(1) == test.labels
-    result = headline(by_extractor) | memorisation(real.test_neighbours, real.test_neighbours)._asdict()
+    itself = memorisation(real.test_neighbours, real.test_neighbours)._asdict()
+    result = headline(by_extractor) | {key: Score(score.value, 0.0) for key, score in itself.items()}
     result["label_accuracy"] = mean_score(right)
     result["cas"] = classification_accuracy(part.to(device), test.to(device), seed=config.seed)
     per_class = next(iter(by_extractor.values())).per_class | {"label_accuracy": class_means(right, test.labels)}

@@ -20,7 +20,6 @@ class EvaluateConfig(Config):
 
     seed: Seed
     bootstraps: Annotated[int, Field(ge=2)]
-    kernel_subsets: Annotated[int, Field(ge=2)]
     kernel_subset_size: Annotated[int, Field(ge=2)]
 
 

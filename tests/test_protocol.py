@@ -24,7 +24,7 @@ from stages.scoring import EvaluateConfig, RealFeatures
 from tests.small import PARAMS
 
 TRAIN, TEST = 6000, 2000
-CONFIG = EvaluateConfig(seed=0, bootstraps=5, kernel_subsets=20, kernel_subset_size=500)
+CONFIG = EvaluateConfig(seed=0, bootstraps=5, kernel_subset_size=500)
 
 
 class Protocol(NamedTuple):

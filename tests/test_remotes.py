@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
 
 from tests.servers import Server, serving, tapped
 from tests.small import ROOT
@@ -217,19 +218,26 @@ def object_of(store: Path, content: bytes) -> Path:
 
 @pytest.mark.parametrize("damage", [flip, truncate, delete])
 class TestDamagedObject:
+    @pytest.mark.parametrize("name", ["data.bin", "parts/1.bin"])
     def test_in_the_remote_is_not_believed_and_mended_by_its_owner(
-        self, damage: Callable[[Path], None], owner: Project, store: Path
+        self, damage: Callable[[Path], None], name: str, owner: Project, store: Path
     ) -> None:
         right = owner.outputs()
-        damage(object_of(store, right["data.bin"]))
+        damage(object_of(store, right[name]))
         reader = owner.clone("reader")
         assert reader.dvc("pull", "-q").returncode != 0
-        assert reader.outputs().get("data.bin", right["data.bin"]) == right["data.bin"]
-        assert "data.bin" not in reader.outputs()
+        assert name not in reader.outputs()
         shared = owner.share()
         assert shared.returncode == 0, shared.stderr
         reader.must("pull", "-q")
         assert reader.outputs() == right
+
+    def test_folder_in_the_cache_is_named(self, damage: Callable[[Path], None], owner: Project, store: Path) -> None:
+        damage(next((owner.folder / ".dvc" / "cache").rglob("*.dir")))
+        shared = owner.share()
+        assert shared.returncode == 1
+        assert "cache object of parts is missing or damaged: delete" in shared.stderr
+        assert "Traceback" not in shared.stderr
 
     def test_in_the_cache_is_named_and_not_shared(
         self, damage: Callable[[Path], None], owner: Project, store: Path
@@ -330,6 +338,8 @@ def test_verification_is_switched_on(owner: Project, store: Path) -> None:
     shared = owner.share()
     assert shared.returncode == 0, shared.stderr
     assert "set verify = true for the remote 'store'" in shared.stdout
+    with Repo(str(owner.folder)) as repo:
+        assert repo.cloud.get_remote().odb.verify
 
 
 def test_unreachable_remote_is_one_sentence(owner: Project) -> None:

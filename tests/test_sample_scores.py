@@ -38,20 +38,27 @@ class TestKernelDistance:
     def test_is_unbiased(self, rng: torch.Generator) -> None:
         pool = torch.randn(20_000, 4, generator=rng)
         small, large = (
-            kernel_distance(pool[:10_000], pool[10_000:] + 0.5, subsets=60, subset_size=size, seed=0)
-            for size in (50, 500)
+            kernel_distance(pool[:10_000], pool[10_000:] + 0.5, subset_size=size, seed=0) for size in (50, 500)
         )
         assert small.value == pytest.approx(large.value, abs=4 * math.hypot(small.error, large.error))
-        assert small.error > 2 * large.error
+
+    @pytest.mark.parametrize("shift", [0.0, 0.5])
+    def test_error_is_the_spread_over_new_draws(self, shift: float, rng: torch.Generator) -> None:
+        draws = []
+        for _ in range(150):
+            a, b = torch.randn(2, 400, 4, generator=rng)
+            draws.append(kernel_distance(a + shift, b, subset_size=20, seed=0))
+        spread = float(torch.tensor([draw.value for draw in draws]).std())
+        assert sum(draw.error for draw in draws) / len(draws) == pytest.approx(spread, rel=0.2)
 
     def test_same_distribution_is_at_distance_zero(self, rng: torch.Generator) -> None:
         pool = torch.randn(4000, 4, generator=rng)
-        result = kernel_distance(pool[:2000], pool[2000:], subsets=30, subset_size=200, seed=0)
+        result = kernel_distance(pool[:2000], pool[2000:], subset_size=200, seed=0)
         assert abs(result.value) < 4 * result.error
 
     def test_seed_decides(self, rng: torch.Generator) -> None:
         a, b = torch.randn(2, 300, 4, generator=rng)
-        first, again, other = (kernel_distance(a, b, subsets=5, subset_size=50, seed=s) for s in (1, 1, 2))
+        first, again, other = (kernel_distance(a, b, subset_size=50, seed=s) for s in (1, 1, 2))
         assert first == again
         assert first != other
 
@@ -94,8 +101,9 @@ class TestClassificationAccuracy:
         half = Split(blobs.images[:200], blobs.labels[:200])
         noisy = Split(half.images // 40, half.labels)
         before = torch.get_rng_state()
-        first, again = (classification_accuracy(noisy, blobs, seed=0) for _ in range(2))
+        first, again, other = (classification_accuracy(noisy, blobs, seed=seed) for seed in (0, 0, 1))
         assert first == again
+        assert first != other
         assert torch.equal(torch.get_rng_state(), before)
 
 

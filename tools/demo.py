@@ -72,7 +72,6 @@ def shrink(params: Any, *, train_size: int, num_samples: int) -> None:
     """Change `params` (as loaded from params.yaml) to one epoch per network on few images."""
     params["prepare"]["train_size"] = train_size
     params["generate"]["num_samples"] = num_samples
-    params["evaluate"]["kernel_subset_size"] = min(params["evaluate"]["kernel_subset_size"], num_samples)
     params["generate"] |= {"bound_images": 100, "bound_samples": 20}
     for network in (*params["extractors"].values(), *params["models"].values()):
         if "epochs" in network:

@@ -22,7 +22,8 @@ from typing import Any, NoReturn, Protocol
 from dvc.repo import Repo
 
 from generative.errors import PipelineError
-from stages.params import get_block, read_params
+from generative.runtime import ComputeConfig
+from stages.params import read_block, read_params
 
 INTERRUPTED = 130
 _POLL = 0.05  # seconds between two looks at the running stages
@@ -60,13 +61,17 @@ def main(arguments: list[str]) -> int:
     if options.jobs == 1 or (widest and options.cores < 2 * widest):
         if options.jobs > 1:
             print(f"{options.cores} cores have room for one stage of {widest} threads (compute.threads) at a time")
-        return subprocess.run(["dvc", "repro"], check=False).returncode
-    signal.signal(signal.SIGTERM, _interrupt)
-    running: dict[str, subprocess.Popen[str]] = {}
+        sys.stdout.flush()
+        os.execvp("dvc", ["dvc", "repro"])  # noqa: S606 (it takes the place of this process, and its signals)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    running: dict[str, _Stage] = {}
     try:
         outcome = schedule(stages, jobs=options.jobs, cores=options.cores, start=lambda name: _start(name, running))
     except KeyboardInterrupt:
-        stop(running.values())
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the children end first
+        stop([stage.process for stage in running.values()])
         print("interrupted: run the same command again, trainings go on from the last finished epoch", file=sys.stderr)
         return INTERRUPTED
     for name, code in outcome.failed.items():
@@ -79,8 +84,7 @@ def main(arguments: list[str]) -> int:
 def read_stages() -> dict[str, Stage]:
     """The stages of dvc.yaml, in its order."""
     graph = Repo().index.graph
-    params = read_params()
-    threads = get_block(params, "compute")["threads"] if "compute" in params else 0
+    threads = read_block("compute", ComputeConfig).threads if "compute" in read_params() else 0
     return {
         stage.addressing: Stage(
             frozenset(needed.addressing for needed in graph.successors(stage)), threads if _computes(stage) else 0
@@ -143,25 +147,38 @@ def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> Non
         os.killpg(process.pid, number)  # its own session: the group has its number
 
 
-def _start(name: str, running: dict[str, subprocess.Popen[str]]) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        ["dvc", "--wait-for-lock", "repro", "-s", name],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    running[name] = process
-    threading.Thread(target=_relay, args=(name, process), daemon=True).start()
-    return process
+class _Stage:
+    """A running `dvc repro -s`, whose lines are printed with its name before them."""
+
+    def __init__(self, name: str) -> None:
+        self.process = subprocess.Popen(
+            ["dvc", "--wait-for-lock", "repro", "-s", name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._relay = threading.Thread(target=self._print, args=(name,), daemon=True)
+        self._relay.start()
+
+    def _print(self, name: str) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.strip():
+                print(f"[{name}] {line.rstrip()}", flush=True)
+
+    def poll(self) -> int | None:
+        """The exit code once it has ended and its last line is printed, None before."""
+        code = self.process.poll()
+        if code is not None:
+            self._relay.join(_GRACE)
+        return code
 
 
-def _relay(name: str, process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip():
-            print(f"[{name}] {line.rstrip()}", flush=True)
+def _start(name: str, running: dict[str, _Stage]) -> _Stage:
+    running[name] = _Stage(name)
+    return running[name]
 
 
 def _interrupt(_: int, __: FrameType | None) -> NoReturn:

@@ -15,6 +15,7 @@ from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc_objects.errors import ObjectFormatError
 
 _CHUNK = 1 << 20
 _THREADS = 8  # objects read back at a time: a remote answers slowly, not a processor
@@ -25,44 +26,53 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     try:
         return share(options.remote)
-    except (DvcException, OSError) as error:
-        print(f"error: the remote cannot be used: {' '.join(str(error).split())}", file=sys.stderr)
+    except (DvcException, ObjectFormatError, OSError) as error:
+        print(f"error: the results cannot be shared: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
 
 
 def share(name: str | None) -> int:
     """Push to the remote `name`, or to the default one."""
+    name = _verified(name)
     with Repo() as repo:
-        remote = repo.cloud.get_remote(name)
-        _verify_pulls(remote)
-        objects = {info.value: info.obj_name for found in repo.used_objs().values() for info in found}
-        if damaged := wrong_objects(repo.cache.local, objects):
-            for digest in damaged:
-                print(
-                    f"error: the cache object of {objects[digest]} is missing or damaged: delete "
-                    f"{repo.cache.local.oid_to_path(digest)}, then `dvc repro` or `dvc pull`",
-                    file=sys.stderr,
-                )
+        cache = repo.cache.local
+        outputs = {
+            out.hash_info.value: str(out)
+            for out in repo.index.outs
+            if out.use_cache and out.hash_info and out.hash_info.value
+        }
+        if damaged := wrong_objects(cache, outputs):  # folders before what they list
+            return _report(cache, outputs, damaged)
+        objects = {info.value: info.obj_name for found in repo.used_objs(force=True).values() for info in found}
+        if damaged := wrong_objects(cache, objects):
+            return _report(cache, objects, damaged)
+        if subprocess.run(["dvc", "push", "--run-cache", "--remote", name], check=False).returncode:
             return 1
-        if not _push(remote.name):
-            return 1
-        if damaged := wrong_objects(remote.odb, objects):
-            print(f"{len(damaged)} objects in the remote '{remote.name}' are not what was pushed: pushing them again")
-            for digest in damaged:
-                path = remote.odb.oid_to_path(digest)
-                if remote.odb.fs.exists(path):
-                    remote.odb.fs.remove(path)
-    if damaged:
-        if not _push(remote.name):
-            return 1
-        with Repo() as repo:
-            damaged = wrong_objects(repo.cloud.get_remote(name).odb, objects)
+        remote = repo.cloud.get_remote(name).odb
+        if damaged := wrong_objects(remote, objects):
+            print(f"{len(damaged)} objects in the remote '{name}' are not what was pushed: replacing them")
+            for digest in damaged:  # by themselves: DVC asks for no file of a folder that the remote lists
+                path = remote.oid_to_path(digest)
+                if remote.fs.exists(path):
+                    remote.fs.remove(path)
+                remote.add(cache.oid_to_path(digest), cache.fs, digest, check_exists=False)
+            damaged = wrong_objects(remote, damaged)
     if damaged:
         names = ", ".join(sorted(objects[digest] for digest in damaged))
-        print(f"error: the remote '{remote.name}' does not keep what is pushed: {names}", file=sys.stderr)
+        print(f"error: the remote '{name}' does not keep what is pushed: {names}", file=sys.stderr)
         return 1
-    print(f"the remote '{remote.name}' holds all {len(objects)} objects of this run, each read back and right")
+    print(f"the remote '{name}' holds all {len(objects)} objects of this run, each read back and right")
     return 0
+
+
+def _report(cache: Any, objects: dict[str, str], damaged: list[str]) -> int:
+    for digest in damaged:
+        print(
+            f"error: the cache object of {objects[digest]} is missing or damaged: delete {cache.oid_to_path(digest)}, "
+            "then `dvc repro` or `dvc pull`",
+            file=sys.stderr,
+        )
+    return 1
 
 
 def wrong_objects(store: Any, digests: Iterable[str]) -> list[str]:
@@ -83,15 +93,17 @@ def wrong_objects(store: Any, digests: Iterable[str]) -> list[str]:
         return [digest for digest, is_wrong in zip(digests, pool.map(wrong, digests), strict=True) if is_wrong]
 
 
-def _verify_pulls(remote: Any) -> None:
-    """Without this, DVC believes what it pulls."""
-    if not remote.odb.verify:
-        subprocess.run(["dvc", "remote", "modify", remote.name, "verify", "true"], check=True)
-        print(f"set verify = true for the remote '{remote.name}': commit .dvc/config")
-
-
-def _push(name: str) -> bool:
-    return subprocess.run(["dvc", "push", "--run-cache", "--remote", name], check=False).returncode == 0
+def _verified(name: str | None) -> str:
+    """The name of the remote, after making sure that pulls from it are verified: else DVC believes what comes."""
+    for scope in ([], ["--local"]):  # the second wins, and is where a remote of one's own may be
+        with Repo() as repo:
+            remote = repo.cloud.get_remote(name)
+            if remote.odb.verify:
+                return str(remote.name)
+        modify = ["dvc", "remote", "modify", *scope, remote.name, "verify", "true"]
+        if subprocess.run(modify, check=False, capture_output=True).returncode == 0:
+            print(f"set verify = true for the remote '{remote.name}'" + ("" if scope else ": commit .dvc/config"))
+    return str(remote.name)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     if stale:
         print(f"dvc.lock is not that of the code and params here: run `make repro` and commit ({', '.join(stale)})")
     if missing:
-        print(f"the remote lacks {len(missing)} outputs: run `dvc push --run-cache` ({', '.join(missing)})")
+        print(f"the remote lacks {len(missing)} outputs: run `make share` ({', '.join(missing)})")
     if not stale and not missing:
         print(
             "lock, params, code and metrics agree" + ("" if "--no-remote" in arguments else ", the remote has it all")

@@ -89,7 +89,8 @@ class Objective(TrainingObjective):
 
     def finish(self, train: Split) -> None:
         """Scale the features over the whole training split."""
-        estimate_statistics(self.encoder, ((to_unit(images),) for images in train.images.split(_FINISH_BATCH)))
+        parts = train.images.tensor_split(-(-len(train) // _FINISH_BATCH))  # of equal size: each counts alike
+        estimate_statistics(self.encoder, ((to_unit(images),) for images in parts))
 
     def _loss(self, x: Tensor) -> Tensor:
         return (self.network(x) - x).square().flatten(1).sum(1).mean()

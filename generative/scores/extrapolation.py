@@ -13,13 +13,14 @@ from generative.scores.score import Score
 
 _SIZES = 15  # numbers of samples, evenly spaced in 1 / N between a tenth and all of them
 _SMALLEST_SHARE = 0.1
+SAMPLES_PER_DIMENSION = 10  # fewer, and the smallest subset has a singular covariance
 
 
 def extrapolated_frechet_distance(samples: Tensor, real: Statistics, *, seed: int) -> Score:
-    """Extrapolate the distance of `samples` (N, d), N at least 10 times d, to fixed `real` statistics.
+    """Extrapolate the distance of `samples` (N, d), N >= SAMPLES_PER_DIMENSION * d, to fixed `real` statistics.
 
     The bias from the number of real features stays: it is the same for every model. The error is that of the
-    fitted line's intercept.
+    fitted line's intercept; which samples were drawn adds to it.
     """
     rng = torch.Generator().manual_seed(seed)
     inverse = torch.linspace(1 / len(samples), 1 / (_SMALLEST_SHARE * len(samples)), _SIZES, dtype=torch.float64)

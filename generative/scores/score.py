@@ -20,11 +20,6 @@ def mean_score(values: Tensor) -> Score:
     return Score(float(values.mean()), float(values.std() / len(values) ** 0.5))
 
 
-def share_score(share: float, count: int) -> Score:
-    """A share of `count` images, with its binomial standard error."""
-    return Score(share, (share * (1 - share) / count) ** 0.5)
-
-
 def ratio_score(above: Score, below: Score) -> Score:
     """The quotient of two independent scores, `below` not 0; its error to first order."""
     ratio = above.value / below.value
