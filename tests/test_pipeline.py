@@ -111,7 +111,8 @@ def test_metrics_are_flat_finite_and_complete(scratch: Path) -> None:
         assert all(isinstance(value, float) for value in row.values())
     assert {"frechet_distance", "frechet_bottleneck", "kernel_x1000", "recall", "copied"} <= set(rows["vae"])
     assert {"frechet_intra", "kernel_intra_x1000", "diversity", "label_accuracy", "cas"} <= set(rows["cgan"])
-    assert set(rows["cgan"]) == set(rows["real"])
+    assert set(rows["real"]) - set(rows["cgan"]) == {"frechet_infinite"}  # for which 200 samples are too few
+    assert set(rows["cgan"]) < set(rows["real"])
     assert {"mse_x1000", "pca_mse_x1000", "bce", "bce_floor", "psnr", "ssim"} <= set(rows["autoencoder"])
     assert {"elbo", "iw_bound", "loss_recon", "loss_kl", "active_units"} <= set(rows["vae"])
     assert rows["vae"]["iw_bound"] > rows["vae"]["elbo"]
