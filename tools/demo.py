@@ -73,6 +73,7 @@ def shrink(params: Any, *, train_size: int, num_samples: int) -> None:
     params["prepare"]["train_size"] = train_size
     params["generate"]["num_samples"] = num_samples
     params["generate"] |= {"bound_images": 100, "bound_samples": 20}
+    params["evaluate"]["bootstraps"] = 2
     for network in (*params["extractors"].values(), *params["models"].values()):
         if "epochs" in network:
             network["epochs"] = 1
