@@ -36,13 +36,9 @@ def share(name: str | None) -> int:
     name = _verified(name)
     with Repo() as repo:
         cache = repo.cache.local
-        outputs = {
-            out.hash_info.value: str(out)
-            for out in repo.index.outs
-            if out.use_cache and out.hash_info and out.hash_info.value
-        }
-        if damaged := wrong_objects(cache, outputs):  # folders before what they list
-            return _report(cache, outputs, damaged)
+        folders = {out.hash_info.value: str(out) for out in repo.index.outs if out.use_cache and out.hash_info.isdir}
+        if damaged := wrong_objects(cache, folders):  # before DVC reads in them what they hold
+            return _report(cache, folders, damaged)
         objects = {info.value: info.obj_name for found in repo.used_objs(force=True).values() for info in found}
         if damaged := wrong_objects(cache, objects):
             return _report(cache, objects, damaged)
