@@ -1,4 +1,4 @@
-"""Encoder and decoder networks, their settings and their update, for families that reduce an image to a few numbers.
+"""Encoder and decoder networks and their settings, for families that reduce an image to a few numbers.
 
 Convolutions work at 14 x 14 and 7 x 7, where they cost little: the encoder folds 2 x 2 pixels into channels
 first, and the decoder's last layer alone makes 28 x 28.
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from generative.config import NonNegativeFloat, NonNegativeInt, PositiveInt
 from generative.data import IMAGE_SHAPE, NUM_PIXELS
-from generative.family import FamilyConfig, TrainingObjective
+from generative.descent import DescentObjective
+from generative.family import FamilyConfig
 from generative.optimizers import Decay, make_schedule
 
 if TYPE_CHECKING:
@@ -134,43 +135,22 @@ def refine(z: Tensor, x: Tensor, loss: Callable[[Tensor, Tensor], Tensor], steps
     return torch.where(better.unsqueeze(1), refined, z)
 
 
-class CoderObjective(TrainingObjective):
-    """One Adam update per batch of the sum that `terms` returns first."""
+class CoderObjective(DescentObjective):
+    """Training of an encoder and its decoder with Adam."""
 
     def __init__(self, model: Any, config: Any, fabric: "Fabric", total_steps: int) -> None:
         self.raw_model = model
         self.config = config
-        self.fabric = fabric
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-        self.model, self.optimizer = fabric.setup(model, optimizer)
-        self.schedule = make_schedule(self.optimizer, config.decay, total_steps)
-
-    @abstractmethod
-    def terms(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        """Scalars for images `x` (B, 1, 28, 28); the one that `losses` names is minimised."""
+        self.prepare(model, optimizer, fabric, lambda adam: make_schedule(adam, config.decay, total_steps))
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images (B, 1, 28, 28) decoded from the encoder's own answer to images `x`."""
 
-    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        terms = self.terms(x, rng)
-        self.optimizer.zero_grad()
-        self.fabric.backward(terms[self.losses[0]])
-        self.optimizer.step()
-        self.schedule.step()
-        return {key: term.detach() for key, term in terms.items()}
-
     def preview(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor | None:
         """Reconstructions, from the encoder's own answer."""
         return self.reconstruct(x)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
 
 
 class Sine(nn.Module):

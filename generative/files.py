@@ -5,7 +5,6 @@ A killed process or a full disk leaves the file at its final name untouched.
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +15,18 @@ from generative.errors import PipelineError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and moved to `path`.
+    """Yield a temporary path beside `path`; once it is written, it is synced and moved to `path`.
 
-    The folder of `path` is made if needed. On any error the temporary file is removed.
+    The folder of `path` is made if needed. On any error the temporary file is removed. It has the same name every
+    time, so that what a killed process leaves behind is replaced by the next write; a file has one writer at a time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -66,9 +64,3 @@ def read_json(path: Path) -> Any:
         raise PipelineError(f"{path} is missing: `dvc repro` makes it.") from None
     except ValueError as error:
         raise PipelineError(f"{path} is not valid JSON ({error}): delete it and run `dvc repro` again.") from None
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

@@ -33,6 +33,8 @@ def start(config: ComputeConfig) -> torch.device:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # for debugging; slow
+    torch.set_flush_denormal(True)  # gradients below 1e-38 count as 0: on CPUs, products with them are slow
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(config.threads)
     if config.accelerator == "cuda" and not torch.cuda.is_available():

@@ -93,9 +93,9 @@ def write_previews(folder: Path, previews: list[Tensor]) -> None:
 
 
 def _encode(images: Tensor) -> bytes:
-    rows = make_grid(images, nrow=len(images) // NUM_CLASSES, padding=_PREVIEW_GAP, pad_value=255)
+    rows = make_grid(images, nrow=len(images) // NUM_CLASSES, padding=_PREVIEW_GAP, pad_value=0)
     buffer = io.BytesIO()
-    Image.fromarray(rows[0].numpy()).save(buffer, format="PNG")
+    Image.fromarray(255 - rows[0].numpy()).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

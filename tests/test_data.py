@@ -1,5 +1,8 @@
 """Pixels, splits and the files that hold them."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,10 @@ from generative.data import (
     to_unit,
 )
 from generative.errors import PipelineError
+from generative.files import write_bytes
 from generative.runtime import make_rng
 from generative.tensors import load_metadata, load_tensors, require, save_tensors
+from tests.small import ROOT
 
 
 def test_every_grey_level_survives_the_round_trip() -> None:
@@ -118,3 +123,18 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monke
         save_tensors(path, {"w": torch.ones(3)})
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_next_write_replaces_what_a_killed_one_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    killed_while_writing = (
+        "import os, signal, sys; from pathlib import Path; from generative.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'half a longer text'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", killed_while_writing, str(path)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    assert not path.exists()
+    write_bytes(path, b"whole")
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"file": b"whole"}

@@ -5,7 +5,7 @@ It differs from the classifier in all that could be gamed at once: objective (sq
 training images, so that no direction counts by its scale alone.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from generative.averaging import estimate_statistics
 from generative.config import PositiveFloat, PositiveInt
 from generative.data import Split, to_unit
+from generative.descent import DescentObjective
 from generative.extractor import FeatureExtractor, TrainedExtractorConfig
-from generative.family import TrainingObjective
 from generative.optimizers import make_schedule
 
 if TYPE_CHECKING:
@@ -64,40 +64,24 @@ class Model(FeatureExtractor):
         return features, features[:, :0]
 
 
-class Objective(TrainingObjective):
+class Objective(DescentObjective):
     """Squared error of the reconstruction, summed over the pixels, with Adam and a linear decay."""
 
     losses = ("squared_error",)
 
     def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-        self.fabric = fabric
         self.encoder = model.encoder
-        self.network, self.optimizer = fabric.setup(nn.Sequential(model.encoder, model.decoder), optimizer)
-        self.schedule = make_schedule(self.optimizer, "linear", total_steps)
+        autoencoder = nn.Sequential(model.encoder, model.decoder)
+        self.prepare(autoencoder, optimizer, fabric, lambda adam: make_schedule(adam, "linear", total_steps))
 
-    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        loss = self._loss(x)
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        self.optimizer.step()
-        self.schedule.step()
-        return {"squared_error": loss.detach()}
+    def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        return {"squared_error": (self.network(x) - x).square().flatten(1).sum(1).mean()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        return {"squared_error": self._loss(x)}
+        return self.terms(x, y, rng)
 
     def finish(self, train: Split) -> None:
         """Scale the features over the whole training split."""
         parts = train.images.tensor_split(-(-len(train) // _FINISH_BATCH))  # of equal size: each counts alike
         estimate_statistics(self.encoder, ((to_unit(images),) for images in parts))
-
-    def _loss(self, x: Tensor) -> Tensor:
-        return (self.network(x) - x).square().flatten(1).sum(1).mean()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])

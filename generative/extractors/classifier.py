@@ -1,6 +1,6 @@
 """The first feature extractor: a small convolutional classifier; its penultimate activations are the features."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from generative.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from generative.data import NUM_CLASSES
+from generative.descent import DescentObjective
 from generative.extractor import FeatureExtractor, TrainedExtractorConfig
-from generative.family import TrainingObjective
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -57,7 +57,7 @@ def _block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
     return convolution, nn.BatchNorm2d(channels_out), nn.ReLU()
 
 
-class Objective(TrainingObjective):
+class Objective(DescentObjective):
     """Cross-entropy with AdamW and a one-cycle learning rate."""
 
     losses = ("cross_entropy",)
@@ -66,25 +66,16 @@ class Objective(TrainingObjective):
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        self.model, self.optimizer = fabric.setup(model, optimizer)
-        self.schedule = OneCycleLR(self.optimizer, max_lr=config.learning_rate, total_steps=total_steps + 1)
-        self.fabric = fabric
+        self.prepare(
+            model,
+            optimizer,
+            fabric,
+            lambda adam: OneCycleLR(adam, max_lr=config.learning_rate, total_steps=total_steps + 1),
+        )
 
-    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        loss = F.cross_entropy(self.model(x)[1], y)
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        self.optimizer.step()
-        self.schedule.step()
-        return {"cross_entropy": loss.detach()}
+    def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        return {"cross_entropy": F.cross_entropy(self.network(x)[1], y)}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        logits = self.model(x)[1]
+        logits = self.network(x)[1]
         return {"cross_entropy": F.cross_entropy(logits, y), "accuracy": (logits.argmax(1) == y).float().mean()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])

@@ -71,15 +71,15 @@ class Objective(CoderObjective):
 
     losses = ("squared_error",)
 
-    def terms(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        return {"squared_error": squared_error(self.model(x), x).mean()}
+    def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        return {"squared_error": squared_error(self.network(x), x).mean()}
 
     def reconstruct(self, x: Tensor) -> Tensor:
         x_hat: Tensor = self.raw_model(x)
         return x_hat
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        loss = squared_error(self.model(x), x).mean()
+        loss = squared_error(self.network(x), x).mean()
         return {"squared_error": loss, "mse_x1000": 1000 * loss / NUM_PIXELS}
 
     @torch.no_grad()

@@ -121,11 +121,11 @@ class Objective(CoderObjective):
         eps = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
         return self._bound(x, eps) | {"mse_x1000": 1000 * (x_hat - x).square().mean()}
 
-    def terms(self, x: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+    def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         return self._bound(x, draw_noise(len(x), self.config.latent_dim, rng, self.fabric))
 
     def _bound(self, x: Tensor, eps: Tensor) -> dict[str, Tensor]:
-        x_hat, mu, logvar = self.model(x, eps)
+        x_hat, mu, logvar = self.network(x, eps)
         variance = self.raw_model.variance
         if self.config.decoder_variance == "calibrated":  # at its optimum, where it adds nothing to the gradient
             variance = average((x_hat.detach() - x).square().mean(), self.fabric)
