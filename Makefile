@@ -13,8 +13,8 @@ help: ## list the tasks
 setup: ## make or refresh .venv
 	@sh tools/setup.sh
 
-repro: setup ## run whatever is not up to date: data, training, scores, figures, report (JOBS=N: stages side by side)
-	$(if $(filter-out 1,$(JOBS)),$(BIN)/python -m tools.jobs $(if $(CORES),--cores $(CORES)) -- $(JOBS),$(BIN)/dvc repro)
+repro: setup ## run whatever is not up to date: data, training, scores, figures, report, on all cores (JOBS=N: stages at once)
+	$(BIN)/python -m tools.jobs $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
 
 demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the workspace alone
 	$(BIN)/python -m tools.demo
@@ -31,8 +31,9 @@ seeds: setup ## how far the scores spread over other seeds (after make repro), i
 test: setup ## run the tests, a few files at a time
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-bench: setup ## how fast each model trains here (after make repro)
+bench: setup ## how fast each model trains here, alone and beside others (after make repro)
 	$(BIN)/python -m benchmarks.training_speed
+	$(BIN)/python -m benchmarks.neighbours
 
 verify: setup ## do lock, params, code, metrics and remote agree? Needs no data; for the CI of a fork
 	$(BIN)/python -m tools.verify

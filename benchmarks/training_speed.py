@@ -10,6 +10,8 @@ For every model, three numbers:
 """
 
 import contextlib
+import os
+import platform
 import statistics
 import sys
 import tempfile
@@ -28,11 +30,12 @@ from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
 
 from generative.data import Split, batches, load_split
+from generative.environment import process_environment, restart_with
 from generative.errors import PipelineError
 from generative.family import FamilyConfig, TrainingObjective
 from generative.runtime import ComputeConfig, make_rng, start
 from stages.models import parse_model
-from stages.params import get_block, read_block, read_params, read_yaml
+from stages.params import get_block, read_block, read_params, read_yaml, wants_portable_bytes
 from stages.paths import RAW, TRAIN
 from tools.exercise import MODELS
 
@@ -55,6 +58,7 @@ class Speed(NamedTuple):
 
 def main() -> int:
     """Print one line per model; returns the exit code."""
+    restart_with(process_environment(os.environ, portable=wants_portable_bytes()))
     compute = read_block("compute", ComputeConfig)
     device = start(compute)
     try:
@@ -62,7 +66,8 @@ def main() -> int:
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{compute.threads} threads, {device}, torch {torch.__version__}")
+    instructions = torch.backends.cpu.get_cpu_capability()
+    print(f"{processor()} ({instructions}), {compute.threads} threads, {device}, torch {torch.__version__}")
     print(f"{'model':<20}{'batch':>6}{'images/s':>10}{'plain':>10}{'ratio':>7}{'MFLOP/image':>13}{'of peak':>9}")
     for name, block in (get_block(read_params(), "models") | read_yaml(MODELS)).items():
         peak = matrix_rate(device)
@@ -193,6 +198,15 @@ def matrix_rate(device: torch.device) -> float:
         float((a @ a)[0, 0])  # reading a number waits for the device
         best = min(best, time.perf_counter() - started)
     return 2 * MATRIX_SIZE**3 / best
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _nothing() -> None:

@@ -19,6 +19,7 @@ from generative.data import IMAGE_SHAPE, NUM_PIXELS
 from generative.descent import DescentObjective
 from generative.family import FamilyConfig
 from generative.optimizers import Decay, make_schedule
+from generative.portable import Linear
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -126,7 +127,7 @@ def refine(z: Tensor, x: Tensor, loss: Callable[[Tensor, Tensor], Tensor], steps
         return z
     with torch.inference_mode(False), torch.enable_grad():
         refined, images = z.clone().requires_grad_(True), x.clone()  # ordinary tensors, which can have a gradient
-        optimizer = torch.optim.Adam([refined], lr=_REFINE_RATE)
+        optimizer = torch.optim.Adam([refined], lr=_REFINE_RATE, fused=True)
         for _ in range(steps):
             (refined.grad,) = torch.autograd.grad(loss(refined, images).sum(), refined)
             optimizer.step()
@@ -164,17 +165,17 @@ def _dense(sizes: Sequence[int], config: CoderConfig) -> list[nn.Module]:
     """Linear layers of the given sizes with the activation between two of them."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes):
-        layers += [nn.Linear(width_in, width_out), _ACTIVATIONS[config.activation]()]
+        layers += [Linear(width_in, width_out), _ACTIVATIONS[config.activation]()]
     return layers[:-1]
 
 
-def _frequencies(config: CoderConfig) -> nn.Linear:
+def _frequencies(config: CoderConfig) -> Linear:
     """A first layer that, with the sine, lets a few coordinates draw fine detail.
 
     Tancik et al. 2020, "Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional
     Domains", NeurIPS, there fixed; here the frequencies and phases are learned.
     """
-    layer = nn.Linear(config.latent_dim, config.hidden[-1])
+    layer = Linear(config.latent_dim, config.hidden[-1])
     nn.init.normal_(layer.weight, std=config.sine_frequency)
     nn.init.uniform_(layer.bias, -math.pi, math.pi)
     return layer

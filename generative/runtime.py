@@ -9,6 +9,7 @@ from torch import Tensor
 
 from generative.config import Config
 from generative.errors import PipelineError
+from generative.portable import use_portable
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -21,12 +22,14 @@ class ComputeConfig(Config):
     devices: Annotated[int, Field(ge=1, le=64)]
     precision: Literal["32-true", "bf16-mixed"]
     threads: Annotated[int, Field(ge=1, le=1024)]
+    portable: bool  # the same bytes on every x86-64 with AVX2: also needs `generative.environment.PORTABLE`
 
 
 def start(config: ComputeConfig) -> torch.device:
     """Make torch deterministic, set its threads, and return the device to work on.
 
-    With the same machine, thread count and seeds, everything computed after this is bitwise the same.
+    With the same processor (where `config.portable`: any x86-64 with AVX2), thread count and seeds, everything
+    computed after this is bitwise the same.
 
     Raises:
         PipelineError: the accelerator is not there, or has fewer devices than asked for.
@@ -37,6 +40,7 @@ def start(config: ComputeConfig) -> torch.device:
     torch.set_flush_denormal(True)  # gradients below 1e-38 count as 0: on CPUs, products with them are slow
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(config.threads)
+    use_portable(config.portable)
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise PipelineError("params: 'compute.accelerator' is 'cuda', but torch finds no GPU here: set it to 'cpu'.")
     if config.accelerator == "cuda" and torch.cuda.device_count() < config.devices:

@@ -11,7 +11,6 @@ from generative.errors import PipelineError
 from generative.extractor import TrainedExtractorConfig
 from generative.files import write_text
 from generative.runtime import ComputeConfig, start
-from stages.cli import run
 from stages.download import DownloadConfig
 from stages.extractors import read_extractor
 from stages.figures import FiguresConfig
@@ -102,7 +101,3 @@ def leftovers(models: list[str], extractors: list[str]) -> list[Path]:
     kept |= {path(name) for name in extractors for path in (extractor, extractor_curves)}
     files = [path for folder in {path.parent for path in kept} for path in folder.glob("*") if path.is_file()]
     return sorted(path for path in files if path not in kept)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from generative.config import Config, PositiveFloat
 from generative.sources import fetch_all
-from stages.cli import run
 from stages.params import read_block
 from stages.paths import RAW
 
@@ -34,7 +33,3 @@ def main() -> None:
     origin = fetch_all(sources, RAW, timeout=config.timeout, retries=config.retries)
     for file, source in origin.items():
         print(f"{RAW / file}: from {source}, checksum right")
-
-
-if __name__ == "__main__":
-    run(main)

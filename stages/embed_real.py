@@ -18,7 +18,6 @@ from generative.runtime import ComputeConfig, start
 from generative.scores.manifold import neighbour_radii
 from generative.scores.memorisation import nearest_neighbours
 from generative.tensors import save_tensors
-from stages.cli import run
 from stages.extractors import load_extractor
 from stages.params import extractor_names, read_block
 from stages.paths import TEST, TRAIN, extractor
@@ -43,7 +42,3 @@ def main() -> None:
         }
     hashes = {name: hashlib.sha256(extractor(name).read_bytes()).hexdigest() for name in extractor_names()}
     save_tensors(REAL_FEATURES, tensors, {"extractors": hashes})
-
-
-if __name__ == "__main__":
-    run(main)

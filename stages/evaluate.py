@@ -30,7 +30,6 @@ from generative.scores.pca import pca_error
 from generative.scores.reconstruction import reconstruction_scores
 from generative.scores.score import Score, average_score, mean_score, ratio_score
 from generative.tensors import load_tensors, require
-from stages.cli import run
 from stages.extractors import load_extractor
 from stages.params import read_block
 from stages.paths import TEST, TRAIN, generated
@@ -203,7 +202,3 @@ def _split(result: Scores, name: str) -> dict[str, Any]:
             raise PipelineError(f"{name}: the score {key} is {score.value}: its samples are broken, train it again.")
     values = {key: score.value for key, score in result.items()}
     return {"scores": values, "errors": {key: score.error for key, score in result.items()}}
-
-
-if __name__ == "__main__":
-    run(main)

@@ -9,7 +9,6 @@ from generative.runtime import ComputeConfig, start
 from generative.scores.classification import classification_accuracy
 from generative.scores.memorisation import memorisation
 from generative.scores.score import Score, mean_score
-from stages.cli import run
 from stages.evaluate import class_means, feature_scores, headline, write_scores
 from stages.params import REAL, read_block
 from stages.paths import TEST, TRAIN
@@ -36,7 +35,3 @@ def main() -> None:
     result["cas"] = classification_accuracy(part.to(device), test.to(device), seed=config.seed)
     per_class = next(iter(by_extractor.values())).per_class | {"label_accuracy": class_means(right, test.labels)}
     write_scores(REAL, result, by_extractor, per_class)
-
-
-if __name__ == "__main__":
-    run(main)

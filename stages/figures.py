@@ -18,7 +18,6 @@ from generative.files import read_json
 from generative.scores.memorisation import nearest_neighbours
 from generative.tables import read_table, write_table
 from generative.tensors import load_metadata, load_tensors
-from stages.cli import run
 from stages.params import REAL, extractor_names, model_names, read_block
 from stages.paths import TEST, TRAIN, curves, extractor_curves, generated
 from stages.result_paths import CURVES, FIGURES, SCORE_METRICS
@@ -129,7 +128,3 @@ def score_charts(names: list[str]) -> list[charts.Bars]:
 
 def _pick(made: dict[str, Tensors], key: str) -> Tensors:
     return {name: torch.as_tensor(tensors[key]) for name, tensors in made.items()}
-
-
-if __name__ == "__main__":
-    run(main)

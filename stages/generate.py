@@ -37,7 +37,6 @@ from generative.data import (
 from generative.family import GenerativeModel
 from generative.runtime import ComputeConfig, make_rng, start
 from generative.tensors import load_tensors, load_weights, save_tensors
-from stages.cli import run
 from stages.models import read_model
 from stages.params import read_block
 from stages.paths import TEST, generated, model
@@ -175,7 +174,3 @@ def _draw_pair(labels: Tensor, first: int, second: int, rng: torch.Generator) ->
         members = members[~torch.isin(members, torch.tensor(ends, dtype=torch.int64))]
         ends.append(int(members[torch.randint(len(members), (1,), generator=rng)]))
     return torch.tensor(ends)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -96,6 +96,15 @@ def _names(block: str) -> list[str]:
     return list(items)
 
 
+def wants_portable_bytes() -> bool:
+    """The switch `compute.portable`, for a process that has yet to start; False where it cannot be read."""
+    try:
+        compute = read_params().get("compute")
+    except PipelineError:
+        return False
+    return isinstance(compute, dict) and compute.get("portable") is True
+
+
 def get_block(params: dict[str, Any], name: str) -> Any:
     """The block `name` of what `read_params` returned, unchecked.
 

@@ -12,7 +12,6 @@ from generative.config import Config, Seed
 from generative.data import NUM_CLASSES, Split, save_split, stratified_split
 from generative.errors import PipelineError
 from generative.runtime import make_rng
-from stages.cli import run
 from stages.params import read_block
 from stages.paths import RAW, TEST, TRAIN, VALIDATION
 
@@ -58,7 +57,3 @@ def read_idx(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
             f"{folder}/{prefix}-*: {tuple(images.shape)} images and {len(labels)} labels do not belong together."
         )
     return images, labels
-
-
-if __name__ == "__main__":
-    run(main)

@@ -12,7 +12,6 @@ import typst
 
 from generative.errors import PipelineError
 from generative.files import read_json, write_bytes
-from stages.cli import run
 from stages.models import read_model
 from stages.params import REAL, model_names
 from stages.result_paths import ERROR_METRICS, FIGURES, REPORT, SCORE_METRICS
@@ -224,7 +223,3 @@ def choose_figures(rows: dict[str, Row]) -> dict[str, Path]:
     }
     paths = {key: FIGURES / f"{name}.png" for key, name in wanted.items()}
     return {key: path for key, path in paths.items() if path.exists()}
-
-
-if __name__ == "__main__":
-    run(main)

@@ -10,7 +10,6 @@ from typing import Any
 
 from generative.files import read_json, write_json
 from generative.tensors import load_metadata
-from stages.cli import run
 from stages.params import REAL, model_names
 from stages.result_paths import (
     ERROR_METRICS,
@@ -47,7 +46,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return round(value, _DECIMALS)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,6 +1,5 @@
 """Stage `train@MODEL`: trains one entry of `models` in params.yaml."""
 
-from stages.cli import run
 from stages.fitting import train_network
 from stages.models import read_model
 from stages.paths import curves, epochs, model
@@ -12,7 +11,3 @@ def main(name: str) -> None:
     paths = {"weights": model(name), "curves": curves(name), "epochs": epochs(name)}
     epochs(name).mkdir(parents=True, exist_ok=True)  # an output, also of a family that shows nothing
     train_network(name, config, family.Model, family.Objective, **paths)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -5,7 +5,6 @@ One whose weights come from elsewhere is fetched instead, and has no curves.
 
 from generative.files import write_text
 from generative.tensors import save_tensors
-from stages.cli import run
 from stages.extractors import read_extractor
 from stages.fitting import train_network
 from stages.paths import EXTRACTOR_PREFIX, extractor, extractor_curves
@@ -21,7 +20,3 @@ def main(name: str) -> None:
     else:
         save_tensors(weights, dict(kind.fetch(config).state_dict()), {})
         write_text(curves, "epoch\n")
-
-
-if __name__ == "__main__":
-    run(main)

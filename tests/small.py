@@ -9,10 +9,11 @@ import yaml
 from lightning_fabric import Fabric
 
 from generative.checkpoints import Checkpoints
-from generative.data import Split, balanced_labels
+from generative.data import Split, balanced_labels, save_split
 from generative.family import available_families, load_family
 from generative.runtime import make_rng
 from generative.training import History, fit
+from stages.paths import TRAIN, VALIDATION
 
 ROOT = Path(__file__).parent.parent
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -57,6 +58,19 @@ def make_blobs() -> Split:
 def shrunk(block: dict[str, Any]) -> dict[str, Any]:
     """A model's or an extractor's params, for images that are learned in seconds."""
     return block | {key: value for key, value in _SMALLER.items() if key in block}
+
+
+def make_folder(folder: Path, *, epochs: int) -> Path:
+    """A working directory for the training stages: params, shrunk, of every network, and blobs to learn."""
+    blobs = make_blobs()
+    for path in (TRAIN, VALIDATION):
+        save_split(folder / path, blobs)
+    params = PARAMS | {"models": {name: shrunk(block) for name, block in (PARAMS["models"] | EXERCISE).items()}}
+    params["extractors"] = {name: shrunk(block) for name, block in PARAMS["extractors"].items()}
+    for block in (*params["models"].values(), *params["extractors"].values()):
+        block["epochs"] = epochs
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return folder
 
 
 def small_config(family_name: str, **changes: Any) -> Any:

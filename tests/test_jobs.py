@@ -1,5 +1,6 @@
 """`make repro JOBS=N`: order, limits, failures, interruption, and the same dvc.lock as a serial run."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from tests.small import ROOT, listen_to_interrupts
-from tools.jobs import INTERRUPTED, Stage, main, schedule
+from tools.jobs import INTERRUPTED, MEASURED, Stage, main, schedule
 
 
 class Fake:
@@ -50,8 +51,8 @@ class Recorder:
         return Fake(ended)
 
 
-def stage(*needs: str, threads: int = 0) -> Stage:
-    return Stage(frozenset(needs), threads)
+def stage(*needs: str, cores: int = 0, seconds: float = 0.0) -> Stage:
+    return Stage(frozenset(needs), cores, seconds)
 
 
 DIAMOND = {"a": stage(), "b": stage("a"), "c": stage("a"), "d": stage("b", "c")}
@@ -78,16 +79,33 @@ class TestSchedule:
         assert max(map(len, recorder.together)) == 3
         assert len(recorder.started) == 7
 
+    def test_the_longest_way_to_the_end_comes_first(self) -> None:
+        recorder = Recorder()
+        stages = {
+            "short": stage(seconds=2),
+            "long": stage(seconds=5),
+            "before_long": stage(seconds=1),
+            "after": stage("before_long", seconds=9),
+        }
+        schedule(stages, jobs=1, cores=1, start=recorder.start)
+        assert recorder.started == ["before_long", "after", "long", "short"]
+
+    def test_what_is_done_is_not_started(self) -> None:
+        recorder = Recorder()
+        outcome = schedule(DIAMOND, jobs=2, cores=2, start=recorder.start, done={"a", "b"})
+        assert recorder.started == ["c", "d"]
+        assert outcome.skipped == []
+
     def test_threads_of_all_running_stages_fit_the_cores(self) -> None:
         recorder = Recorder()
-        stages = {str(index): stage(threads=2) for index in range(5)} | {"light": stage()}
+        stages = {str(index): stage(cores=2) for index in range(5)} | {"light": stage()}
         schedule(stages, jobs=9, cores=5, start=recorder.start)
         assert max(len(names - {"light"}) for names in recorder.together) == 2
         assert {"0", "1", "light"} in recorder.together
 
     def test_a_stage_wider_than_the_machine_runs_alone(self) -> None:
         recorder = Recorder()
-        schedule({"wide": stage(threads=8), "other": stage(threads=1)}, jobs=2, cores=2, start=recorder.start)
+        schedule({"wide": stage(cores=8), "other": stage(cores=1)}, jobs=2, cores=2, start=recorder.start)
         assert recorder.together == [{"wide"}, {"other"}]
 
     def test_a_failure_skips_what_needs_it_and_nothing_else(self) -> None:
@@ -152,14 +170,48 @@ class TestOverDvc:
     def test_all_at_once_with_the_lock_of_a_serial_run(self, folder: Path, tmp_path: Path) -> None:
         serial = make_pipeline(tmp_path / "serial")
         subprocess.run(["dvc", "repro", "-q"], cwd=serial, check=True)
-        process = start_jobs(folder, "4", "--cores", "1", workers_to_meet=4)  # fewer at once would wait for ever
+        process = start_jobs(folder, "--jobs=4", "--cores=1", workers_to_meet=4)  # fewer at once would wait for ever
         printed, _ = process.communicate(timeout=300)
         assert process.returncode == 0, printed
         assert "[join] " in printed
         assert yaml.safe_load((folder / "dvc.lock").read_text()) == yaml.safe_load((serial / "dvc.lock").read_text())
 
+    def test_nothing_to_do_starts_nothing_and_a_change_only_what_needs_it(self, folder: Path) -> None:
+        start_jobs(folder, "--jobs=4", "--cores=4", workers_to_meet=4).communicate(timeout=300)
+        again, _ = start_jobs(folder, "--jobs=4", "--cores=4", workers_to_meet=9).communicate(timeout=60)
+        assert again == "Data and pipelines are up to date.\n"
+        (folder / "out2.txt").write_text("by hand")
+        changed, _ = start_jobs(folder, "--jobs=4", "--cores=4", workers_to_meet=1).communicate(timeout=60)
+        assert "[work2] restored or up to date" in changed
+        assert "[work1]" not in changed
+        assert (folder / "out2.txt").read_text() == "out2.txt"
+
+    def test_only_what_the_targets_need(self, folder: Path) -> None:
+        printed, _ = start_jobs(folder, "--jobs=2", "work1", "work3", workers_to_meet=2).communicate(timeout=60)
+        assert (folder / "out1.txt").exists()
+        assert (folder / "out3.txt").exists()
+        assert not (folder / "out0.txt").exists(), printed
+        process = start_jobs(folder, "--jobs=2", "work9", workers_to_meet=7)
+        assert process.communicate(timeout=60)[0].startswith("error: there is no stage 'work9'; there are: work0")
+        assert process.returncode == 1
+
+    def test_times_are_remembered(self, folder: Path) -> None:
+        start_jobs(folder, "--jobs=4", "--cores=4", workers_to_meet=4).communicate(timeout=300)
+        seconds = json.loads((folder / MEASURED).read_text())
+        assert set(seconds) == {"work0", "work1", "work2", "work3", "join"}
+        assert all(value > 0 for value in seconds.values())
+
+    def test_broken_pipeline_file_is_one_sentence(self, folder: Path) -> None:
+        (folder / "dvc.yaml").write_text("stages: [")
+        process = start_jobs(folder, "--jobs=2", workers_to_meet=1)
+        printed, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert printed.startswith("error: ")
+        assert "dvc.yaml" in printed
+        assert len(printed.splitlines()) == 1
+
     def test_interrupted_run_leaves_no_child_behind(self, folder: Path) -> None:
-        process = start_jobs(folder, "2", workers_to_meet=9)  # which never happens
+        process = start_jobs(folder, "--jobs=2", workers_to_meet=9)  # which never happens
         meeting = folder.parent / "meetings" / "9"
         deadline = time.monotonic() + 120
         while len(list(meeting.iterdir())) < 2 and time.monotonic() < deadline:
@@ -184,6 +236,6 @@ def workers_in(folder: Path) -> list[str]:
 @pytest.mark.parametrize("jobs", ["0", "-1", "two", ""])
 def test_bad_number_is_refused(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
-        main(["--", jobs])
+        main([f"--jobs={jobs}"])
     assert refused.value.code == 2
     assert "is not a number of at least 1" in capsys.readouterr().err

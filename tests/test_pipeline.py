@@ -18,12 +18,12 @@ import yaml
 from PIL import Image
 
 from generative.data import IMAGE_SHAPE, load_split
+from generative.environment import process_environment
 from generative.family import load_family
 from generative.tensors import load_tensors
 from stages.download import SOURCE_VARIABLE
 from tests.small import PARAMS, ROOT
 from tools.demo import make_scratch, repro
-from tools.edit_params import edited
 
 MODELS = list(PARAMS["models"])
 SIZE = 1000
@@ -40,9 +40,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> Itera
     """A finished small run."""
     folder = tmp_path_factory.mktemp("pipeline") / "copy"
     make_scratch(ROOT, folder, train_size=SIZE, num_samples=SAMPLES)
-    with edited(folder / "params.yaml") as params:
-        params["compute"]["threads"] = 1  # the test files run side by side
-    assert repro(folder, raw=raw_folder) == 0
+    assert repro(folder, "--jobs=1", raw=raw_folder) == 0
     yield folder
     shutil.rmtree(folder)
 
@@ -188,7 +186,7 @@ def test_run_from_scratch_gives_the_same_hashes_also_with_stages_side_by_side(sc
     before = lock_of(scratch)
     (scratch / "dvc.lock").unlink()
     shutil.rmtree(scratch / ".dvc" / "cache" / "runs")
-    command = [sys.executable, "-m", "tools.jobs", "2", "--cores", "2"]
+    command = [sys.executable, "-m", "tools.jobs", "--jobs=2", "--cores=2"]
     environment = os.environ | {SOURCE_VARIABLE: str(raw_folder)}
     printed = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
     assert printed.returncode == 0, printed.stdout + printed.stderr
@@ -219,7 +217,7 @@ def test_killed_training_goes_on_and_ends_in_the_same_bytes(scratch: Path, tmp_p
     params = yaml.safe_load((scratch / "params.yaml").read_text())
     params["models"]["autoencoder"]["epochs"] = 100
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    command = [sys.executable, "-m", "stages.train", "autoencoder"]
+    command = [sys.executable, "-m", "stages", "train", "autoencoder"]
     weights = tmp_path / "models" / "autoencoder.safetensors"
     curves = tmp_path / "plots" / "training" / "autoencoder.tsv"
 
@@ -295,7 +293,8 @@ def test_stage_opens_nothing_that_it_does_not_declare(
     arguments = entry["cmd"].removeprefix("python -m ").split()
     log = tmp_path / "opened.txt"
     command = [sys.executable, "-c", AUDITED, str(log), *arguments]
-    subprocess.run(command, cwd=scratch, check=True, env=os.environ | {SOURCE_VARIABLE: str(raw_folder)})
+    environment = process_environment(os.environ, portable=True)  # so that the stage need not start anew
+    subprocess.run(command, cwd=scratch, check=True, env=environment | {SOURCE_VARIABLE: str(raw_folder)})
     opened = opened_files(scratch.resolve(), log)
     assert opened & declared  # the log is not empty
     undeclared = {path for path in opened if not declared & {path, *path.parents}}

@@ -13,11 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-import yaml
 
-from generative.data import save_split
-from stages.paths import TRAIN, VALIDATION
-from tests.small import EXERCISE, PARAMS, ROOT, listen_to_interrupts, make_blobs, shrunk
+from tests.small import EXERCISE, PARAMS, ROOT, listen_to_interrupts, make_folder
 
 EPOCHS = 12
 KILLS = 4  # at least; more until one came after the first epoch
@@ -40,20 +37,6 @@ def start(folder: Path, stage: str, name: str) -> BaseProcess:
     return process
 
 
-def make_folder(folder: Path) -> Path:
-    """Params and data to train every network on, in seconds."""
-    blobs = make_blobs()
-    for path in (TRAIN, VALIDATION):
-        save_split(folder / path, blobs)
-    params = PARAMS | {"models": {name: shrunk(block) for name, block in (PARAMS["models"] | EXERCISE).items()}}
-    params["extractors"] = {name: shrunk(block) for name, block in PARAMS["extractors"].items()}
-    for block in (*params["models"].values(), *params["extractors"].values()):
-        block["epochs"] = EPOCHS
-    params["compute"] = PARAMS["compute"] | {"threads": 1}  # the test files run side by side
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    return folder
-
-
 def outputs(folder: Path) -> dict[str, bytes]:
     files = [path for kind in ("models", "plots") for path in (folder / kind).rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -72,7 +55,7 @@ def test_killed_at_random_moments_ends_in_the_same_bytes(stage: str, name: str, 
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed of the moments: {seed}")
     moments = random.Random(seed)
-    calm, killed = make_folder(tmp_path / "calm"), make_folder(tmp_path / "killed")
+    calm, killed = make_folder(tmp_path / "calm", epochs=EPOCHS), make_folder(tmp_path / "killed", epochs=EPOCHS)
     started = time.monotonic()
     process = start(calm, stage, name)
     process.join()
@@ -97,12 +80,9 @@ def test_killed_at_random_moments_ends_in_the_same_bytes(stage: str, name: str, 
 
 
 def test_interrupted_training_says_that_it_can_go_on(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "interrupted")
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["models"]["vae"]["epochs"] = 10_000
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    folder = make_folder(tmp_path / "interrupted", epochs=10_000)
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages.train", "vae"],
+        [sys.executable, "-m", "stages", "train", "vae"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
@@ -116,7 +96,8 @@ def test_interrupted_training_says_that_it_can_go_on(tmp_path: Path) -> None:
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (
-        printed.splitlines()[-1] == "error: interrupted: run `dvc repro` again to go on from the last finished epoch."
+        printed.splitlines()[-1]
+        == "error: interrupted: run the same command again to go on from the last finished epoch."
     )
     assert list((folder / ".checkpoints" / "vae").glob("*.pt"))
     shutil.rmtree(folder)

@@ -9,7 +9,7 @@ FLUSHES = """
 import torch
 from generative.runtime import ComputeConfig, start
 
-start(ComputeConfig(accelerator="cpu", devices=1, precision="32-true", threads=2))
+start(ComputeConfig(accelerator="cpu", devices=1, precision="32-true", threads=2, portable=False))
 small = torch.full((1_000_000,), 1e-30)  # enough elements for both threads
 print((small * 1e-12).count_nonzero().item())
 """

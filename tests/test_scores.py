@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch_fidelity import metric_fid
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from generative.data import Split, to_unit
@@ -124,6 +125,15 @@ class TestReconstruction:
         assert bool((mse.diff() > 0).all() and (bce.diff() > 0).all())
         assert bool((psnr.diff() < 0).all() and (ssim.diff() < 0).all())
         assert bool((floor == floor[0]).all())
+
+    def test_structural_similarity_agrees_with_torchmetrics(self, blobs: Split, rng: torch.Generator) -> None:
+        noisy = (to_unit(blobs.images) + 0.1 * torch.randn(blobs.images.shape, generator=rng)).clamp(0, 1)
+        others = (noisy * 255).to(torch.uint8)
+        ours = reconstruction_scores(blobs.images, others).ssim
+        theirs = structural_similarity_index_measure(
+            to_unit(others).double(), to_unit(blobs.images).double(), data_range=1.0, reduction="none"
+        )
+        torch.testing.assert_close(ours, theirs)
 
     def test_summary_is_the_mean_over_classes(self, blobs: Split) -> None:
         shifted = blobs.images.roll(1, dims=3)

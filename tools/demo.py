@@ -80,14 +80,22 @@ def shrink(params: Any, *, train_size: int, num_samples: int) -> None:
 
 
 def repro(scratch: Path, *arguments: str, raw: Path | None = None) -> int:
-    """Run `dvc repro` in `scratch`; `raw`, if it has the data, is asked for them first. Returns the exit code."""
+    """Run the pipeline in `scratch` as `make repro` does, and return the exit code.
+
+    Args:
+        scratch: a copy of the repository.
+        arguments: for `tools.jobs`.
+        raw: a folder that is asked for the data first, if it has them.
+    """
     source = os.environ.get(SOURCE_VARIABLE)
     if source and Path(source).expanduser().exists():  # `scratch` is another working directory
         source = str(Path(source).expanduser().resolve())
     if raw and all((raw / file).exists() for file in SHA256):
         source = str(raw.resolve())
     environment = os.environ | ({SOURCE_VARIABLE: source} if source else {})
-    return subprocess.run(["dvc", "repro", *arguments], cwd=scratch, env=environment, check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "tools.jobs", *arguments], cwd=scratch, env=environment, check=False
+    ).returncode
 
 
 if __name__ == "__main__":

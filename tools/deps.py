@@ -29,7 +29,8 @@ KINDS = (
     Kinds("generative/families", "stages/models.py", "models", "family"),
     Kinds("generative/extractors", "stages/extractors.py", "extractors", "kind"),
 )
-MODULE_PREFIX = "python -m "
+COMMAND = "python -m stages "
+ENTRY = "stages.__main__"  # what every command runs first
 
 
 def main(arguments: list[str]) -> int:
@@ -66,8 +67,8 @@ def is_code(dep: str) -> bool:
 
 def code_deps(root: Path, command: Any, foreach: Any = None) -> list[str]:
     """The code deps, sorted, of a stage with this command; `foreach` is what it runs over, if it has items."""
-    module = str(command).removeprefix(MODULE_PREFIX).split()[0]
-    closure = import_closure(root, module)
+    stage = str(command).removeprefix(COMMAND).split()[0]
+    closure = import_closure(root, ENTRY) | import_closure(root, f"stages.{stage}")
     for kinds in KINDS:
         if kinds.loader in closure:
             own = str(foreach) == f"${{{kinds.block}}}"

@@ -1,9 +1,10 @@
-"""`make repro JOBS=N`: stages side by side, each as soon as its inputs are ready.
+"""`make repro`: the stages of the pipeline side by side, each as soon as its inputs are ready, on all cores.
 
 Every stage is run by `dvc --wait-for-lock repro -s STAGE`, so that `dvc.lock` becomes that of a serial run. A stage
-that reads the param block `compute` uses `compute.threads` threads, which are part of its result; as many of those run
-at once as the cores have threads for. Where that is one at a time, the run is an ordinary `dvc repro`, which starts
-faster. A failed stage keeps the stages that need it from running, and no others.
+that reads the param block `compute` keeps `compute.threads` cores busy on each device; as many of those run at once as
+there are cores for, the one with the longest way to the end of the pipeline first. Where that is one at a time, the
+run is an ordinary `dvc repro`, which starts faster. Stages with nothing to do are not started. A failed stage keeps the
+stages that need it from running, and no others.
 """
 
 import argparse
@@ -11,21 +12,28 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-from dvc.repo import Repo
+import networkx as nx
+from dvc.exceptions import DvcException
+from dvc.repo import Repo, lock_repo
+from joblib import cpu_count
 
+from generative.environment import process_environment
 from generative.errors import PipelineError
-from generative.runtime import ComputeConfig
-from stages.params import read_block, read_params
+from generative.files import read_json, write_json
+from stages.params import get_block, read_params, wants_portable_bytes
+from tools.terminal import RunningStage, StatusLines, as_time
 
 INTERRUPTED = 130
+MEASURED = Path(".dvc/tmp/stage_seconds.json")  # how long each stage took here
+COMMITTED = Path(__file__).with_name("stage_seconds.json")  # and elsewhere, for the first run
 _POLL = 0.05  # seconds between two looks at the running stages
 _GRACE = 20.0  # seconds that an interrupted stage has to end by itself
 
@@ -42,7 +50,8 @@ class Stage:
     """What the scheduler knows of a stage."""
 
     needs: frozenset[str]  # the stages whose outputs it reads
-    threads: int = 0  # that it computes with; 0 for one that hardly computes
+    cores: int = 0  # that it keeps busy; 0 for one that hardly computes
+    seconds: float = 0.0  # that it takes, about
 
 
 @dataclass(frozen=True)
@@ -56,64 +65,148 @@ class Outcome:
 def main(arguments: list[str]) -> int:
     """Run the pipeline of the working directory; returns the exit code."""
     options = _parse(arguments)
-    stages = read_stages()
-    widest = max((stage.threads for stage in stages.values()), default=0)
-    if options.jobs == 1 or (widest and options.cores < 2 * widest):
-        if options.jobs > 1:
-            print(f"{options.cores} cores have room for one stage of {widest} threads (compute.threads) at a time")
+    environment = process_environment(os.environ, portable=wants_portable_bytes())
+    with Repo() as repo:
+        stages = read_stages(repo, options.targets)
+        widest = max((stage.cores for stage in stages.values()), default=0)
+        one_at_a_time = options.jobs == 1 or (widest and options.cores < 2 * widest)
+        done = set() if one_at_a_time else unchanged(repo, stages)
+    if one_at_a_time:
         sys.stdout.flush()
-        os.execvp("dvc", ["dvc", "repro"])  # noqa: S606 (it takes the place of this process, and its signals)
+        os.execvpe("dvc", ["dvc", "repro", *options.targets], environment)  # noqa: S606 (it takes this one's place)
+    if len(done) == len(stages):
+        print("Data and pipelines are up to date.")
+        return 0
+    return _run(stages, done, options, environment)
+
+
+def _run(stages: dict[str, Stage], done: set[str], options: argparse.Namespace, environment: dict[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    running: dict[str, _Stage] = {}
-    try:
-        outcome = schedule(stages, jobs=options.jobs, cores=options.cores, start=lambda name: _start(name, running))
-    except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # the children end first
-        stop([stage.process for stage in running.values()])
-        print("interrupted: run the same command again, trainings go on from the last finished epoch", file=sys.stderr)
-        return INTERRUPTED
+    running: dict[str, RunningStage] = {}
+    with StatusLines(running, total=len(stages), done=len(done)) as status:
+
+        def start(name: str) -> RunningStage:
+            running[name] = RunningStage(name, ["dvc", "--wait-for-lock", "repro", "-s", name], environment, status)
+            return running[name]
+
+        try:
+            outcome = schedule(stages, jobs=options.jobs, cores=options.cores, start=start, done=done)
+        except KeyboardInterrupt:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # the children end first
+            stop([stage.process for stage in running.values()])
+            status.close()
+            print(
+                "interrupted: run the same command again, trainings go on from the last finished epoch", file=sys.stderr
+            )
+            return INTERRUPTED
+    _remember({name: stage.seconds for name, stage in running.items() if stage.worked})
     for name, code in outcome.failed.items():
         print(f"error: {name} failed with exit code {code}", file=sys.stderr)
     if outcome.skipped:
         print(f"not run, since they need what failed: {', '.join(outcome.skipped)}", file=sys.stderr)
+    if not outcome.failed:
+        print(f"Data and pipelines are up to date, in {as_time(status.seconds)}.")
     return int(bool(outcome.failed))
 
 
-def read_stages() -> dict[str, Stage]:
-    """The stages of dvc.yaml, in its order."""
-    graph = Repo().index.graph
-    threads = read_block("compute", ComputeConfig).threads if "compute" in read_params() else 0
+def read_stages(repo: Repo, targets: Collection[str] = ()) -> dict[str, Stage]:
+    """The stages of dvc.yaml in its order, or those that the stages `targets` need.
+
+    Raises:
+        PipelineError: there is no stage of the name of a target.
+    """
+    graph = repo.index.graph
+    names = {stage.addressing: stage for stage in graph}
+    for target in targets:
+        if target not in names:
+            raise PipelineError(f"there is no stage '{target}'; there are: {', '.join(names)}.")
+    wanted = {stage for target in targets for stage in (names[target], *nx.descendants(graph, names[target]))}
+    cores, seconds = _cores_of_a_stage(), _expected_seconds(list(names))
     return {
-        stage.addressing: Stage(
-            frozenset(needed.addressing for needed in graph.successors(stage)), threads if _computes(stage) else 0
+        name: Stage(
+            frozenset(needed.addressing for needed in graph.successors(stage)),
+            cores if _computes(stage) else 0,
+            seconds[name],
         )
-        for stage in graph
+        for name, stage in names.items()
+        if stage in wanted or not targets
     }
+
+
+def unchanged(repo: Repo, stages: Mapping[str, Stage]) -> set[str]:
+    """Stages that have nothing to do, and none before them that has: DVC would skip them."""
+    found: set[str] = set()
+    with lock_repo(repo):
+        for stage in nx.dfs_postorder_nodes(repo.index.graph):  # what a stage needs comes first
+            name = stage.addressing
+            if name in stages and stages[name].needs <= found and not stage.changed():
+                found.add(name)
+    return found
+
+
+def _cores_of_a_stage() -> int:
+    """CPU cores that a computing stage keeps busy."""
+    params = read_params()
+    if "compute" not in params:
+        return 1
+    compute = get_block(params, "compute")
+    values = [compute.get(key) if isinstance(compute, dict) else None for key in ("threads", "devices")]
+    threads, devices = (value if isinstance(value, int) and value > 0 else 1 for value in values)
+    return threads * (devices if compute.get("accelerator") == "cpu" else 1)  # what is wrong, check_params will say
 
 
 def _computes(stage: Any) -> bool:
     return any("compute" in getattr(dep, "params", ()) for dep in stage.deps)
 
 
-def schedule(stages: Mapping[str, Stage], *, jobs: int, cores: int, start: Callable[[str], Process]) -> Outcome:
+def _expected_seconds(names: list[str]) -> dict[str, float]:
+    """What each stage took last time, here or where the committed times are from; the longest of its kind if new."""
+    known: dict[str, float] = {}
+    for path in (COMMITTED, MEASURED):
+        with suppress(OSError, PipelineError):
+            known |= {name: float(value) for name, value in read_json(path).items()}
+
+    def longest(kind: str) -> float:
+        return max((value for name, value in known.items() if name.split("@")[0] == kind), default=1.0)
+
+    return {name: known[name] if name in known else longest(name.split("@")[0]) for name in names}
+
+
+def _remember(seconds: dict[str, float]) -> None:
+    with suppress(OSError, PipelineError):
+        before = read_json(MEASURED) if MEASURED.exists() else {}
+        write_json(MEASURED, before | {name: round(value, 1) for name, value in seconds.items()})
+
+
+def schedule(
+    stages: Mapping[str, Stage],
+    *,
+    jobs: int,
+    cores: int,
+    start: Callable[[str], Process],
+    done: Collection[str] = (),
+) -> Outcome:
     """Run every stage once, none before the stages it needs have succeeded.
 
     Args:
-        stages: by name; of those that are ready, the first comes first.
+        stages: by name; of those that are ready, the one with the longest way to the end comes first.
         jobs: stages that may run at once.
-        cores: threads that the running stages may have together; one stage may always run.
+        cores: that the running stages may keep busy together; one stage may always run.
         start: begins a stage.
+        done: stages that need not run.
     """
-    waiting, done = dict(stages), set[str]()
+    urgency = _longest_ways(stages)
+    finished = set(done)
+    waiting = {name: stages[name] for name in sorted(stages, key=lambda name: -urgency[name]) if name not in finished}
     running: dict[str, Process] = {}
     failed: dict[str, int] = {}
     while waiting or running:
         for name, stage in list(waiting.items()):
-            busy = sum(stages[other].threads for other in running)
-            fits = len(running) < jobs and (not busy or not stage.threads or busy + stage.threads <= cores)
-            if fits and stage.needs <= done:
+            busy = sum(stages[other].cores for other in running)
+            fits = len(running) < jobs and (not busy or not stage.cores or busy + stage.cores <= cores)
+            if fits and stage.needs <= finished:
                 running[name] = start(name)
                 del waiting[name]
         for name, process in list(running.items()):
@@ -122,14 +215,24 @@ def schedule(stages: Mapping[str, Stage], *, jobs: int, cores: int, start: Calla
                 if code:
                     failed[name] = code
                 else:
-                    done.add(name)
-        if not running and not any(stage.needs <= done for stage in waiting.values()):
+                    finished.add(name)
+        if not running and not any(stage.needs <= finished for stage in waiting.values()):
             break  # what waits needs something that failed
         time.sleep(_POLL)
-    return Outcome(failed, list(waiting))
+    return Outcome(failed, [name for name in stages if name in waiting])
 
 
-def stop(processes: Iterable[subprocess.Popen[str]]) -> None:
+def _longest_ways(stages: Mapping[str, Stage]) -> dict[str, float]:
+    """Seconds from the start of each stage to the end of the pipeline, had it a core of its own."""
+    graph = nx.DiGraph([(needed, name) for name, stage in stages.items() for needed in stage.needs if needed in stages])
+    graph.add_nodes_from(stages)
+    ways: dict[str, float] = {}
+    for name in reversed(list(nx.topological_sort(graph))):
+        ways[name] = stages[name].seconds + max((ways[after] for after in graph.successors(name)), default=0.0)
+    return ways
+
+
+def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
     """Interrupt every process with all its children, and kill what does not end in time."""
     alive = [process for process in processes if process.poll() is None]
     for process in alive:
@@ -142,60 +245,21 @@ def stop(processes: Iterable[subprocess.Popen[str]]) -> None:
         process.wait()
 
 
-def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)  # its own session: the group has its number
-
-
-class _Stage:
-    """A running `dvc repro -s`, whose lines are printed with its name before them."""
-
-    def __init__(self, name: str) -> None:
-        self.process = subprocess.Popen(
-            ["dvc", "--wait-for-lock", "repro", "-s", name],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self._relay = threading.Thread(target=self._print, args=(name,), daemon=True)
-        self._relay.start()
-
-    def _print(self, name: str) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.strip():
-                print(f"[{name}] {line.rstrip()}", flush=True)
-
-    def poll(self) -> int | None:
-        """The exit code once it has ended and its last line is printed, None before."""
-        code = self.process.poll()
-        if code is not None:
-            self._relay.join(_GRACE)
-        return code
-
-
-def _start(name: str, running: dict[str, _Stage]) -> _Stage:
-    running[name] = _Stage(name)
-    return running[name]
 
 
 def _interrupt(_: int, __: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make repro", description=__doc__)
-    parser.add_argument("jobs", type=_positive, metavar="JOBS", help="stages at once")
-    parser.add_argument("--cores", type=_positive, default=available_cores(), help="CPU cores to use")
+    cores = cpu_count()  # that this process may use, also in a container with a quota
+    parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to run with what they need; all by default")
+    parser.add_argument("--jobs", type=_positive, default=cores, help="stages at once; 1 for an ordinary `dvc repro`")
+    parser.add_argument("--cores", type=_positive, default=cores, help="CPU cores to use")
     return parser.parse_args(arguments)
 
 
@@ -208,5 +272,5 @@ def _positive(text: str) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except PipelineError as error:
-        sys.exit(f"error: {error}")
+    except (PipelineError, DvcException) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")

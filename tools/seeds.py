@@ -24,7 +24,7 @@ def main() -> int:
     for seed in SEEDS:
         folder = SCRATCH / str(seed)
         make_copy(Path.cwd(), folder, seed)
-        code = subprocess.run(["dvc", "repro", "summarize"], cwd=folder, check=False).returncode
+        code = subprocess.run([sys.executable, "-m", "tools.jobs", "summarize"], cwd=folder, check=False).returncode
         if code:
             print(f"error: seed {seed} failed; its copy is in {folder}/", file=sys.stderr)
             return code

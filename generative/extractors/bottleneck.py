@@ -16,6 +16,7 @@ from generative.data import Split, to_unit
 from generative.descent import DescentObjective
 from generative.extractor import FeatureExtractor, TrainedExtractorConfig
 from generative.optimizers import make_schedule
+from generative.portable import Linear
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -45,11 +46,11 @@ class Model(FeatureExtractor):
             nn.Conv2d(width, 2 * width, 5, stride=2, padding=2),  # (B, 2 width, 7, 7)
             nn.GELU(),
             nn.Flatten(),
-            nn.Linear(inner, config.features),
+            Linear(inner, config.features),
             nn.BatchNorm1d(config.features, affine=False),
         )
         self.decoder = nn.Sequential(
-            nn.Linear(config.features, inner),
+            Linear(config.features, inner),
             nn.GELU(),
             nn.Unflatten(1, (2 * width, _MAP_SIDE, _MAP_SIDE)),
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),  # (B, width, 14, 14)

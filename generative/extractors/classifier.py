@@ -11,6 +11,7 @@ from generative.config import Fraction, NonNegativeFloat, PositiveFloat, Positiv
 from generative.data import NUM_CLASSES
 from generative.descent import DescentObjective
 from generative.extractor import FeatureExtractor, TrainedExtractorConfig
+from generative.portable import Linear
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -44,7 +45,7 @@ class Model(FeatureExtractor):
             nn.Flatten(),
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.classify = nn.Linear(4 * width, NUM_CLASSES)
+        self.classify = Linear(4 * width, NUM_CLASSES)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from generative.averaging import MovingAverage, estimate_statistics
 from generative.config import Fraction, NonNegativeFloat, PositiveInt
 from generative.data import NUM_CLASSES, Split, balanced_labels
 from generative.family import FamilyConfig, GenerativeModel
+from generative.portable import Linear
 from generative.runtime import draw_noise, make_rng
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Generator(nn.Module):
         super().__init__()
         channels = config.channels
         wide = 2 * channels
-        self.project = nn.Linear(config.latent_dim, wide * 7 * 7)
+        self.project = Linear(config.latent_dim, wide * 7 * 7)
         self.blocks = nn.ModuleList(
             [
                 _Block(wide, nn.Conv2d(wide, wide, 3, padding=1)),
@@ -151,13 +152,13 @@ class Discriminator(nn.Module):
             nn.Conv2d(2 * channels, 2 * channels, 3, padding=1),
             nn.LeakyReLU(_SLOPE),
             nn.Flatten(),
-            nn.Linear(2 * channels * 7 * 7, features),
+            Linear(2 * channels * 7 * 7, features),
             nn.LeakyReLU(_SLOPE),
         )
-        self.unconditional = nn.Linear(features, 1)
+        self.unconditional = Linear(features, 1)
         self.embedding = nn.Embedding(NUM_CLASSES, features)
         nn.init.normal_(self.embedding.weight, std=features**-0.5)  # as large as the unconditional weights
-        self.classify = nn.Linear(features, NUM_CLASSES)
+        self.classify = Linear(features, NUM_CLASSES)
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         h = self.features(2 * x - 1)

@@ -14,6 +14,7 @@ from generative.adversarial import AdversarialObjective, discriminator_loss, gen
 from generative.config import Fraction, PositiveInt
 from generative.data import IMAGE_SHAPE, NUM_CLASSES, NUM_PIXELS
 from generative.family import FamilyConfig, GenerativeModel
+from generative.portable import Linear
 from generative.runtime import draw_noise
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         width = config.latent_dim + NUM_CLASSES
         for hidden in config.generator_hidden:
-            layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(_SLOPE)]
+            layers += [Linear(width, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(_SLOPE)]
             width = hidden
-        self.layers = nn.Sequential(*layers, nn.Linear(width, NUM_PIXELS), nn.Sigmoid())
+        self.layers = nn.Sequential(*layers, Linear(width, NUM_PIXELS), nn.Sigmoid())
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         x: Tensor = self.layers(torch.cat([z, self.embedding(y)], dim=1))
@@ -74,9 +75,9 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = []
         width = NUM_PIXELS + NUM_CLASSES
         for hidden in config.discriminator_hidden:
-            layers += [nn.Linear(width, hidden), nn.LeakyReLU(_SLOPE), nn.Dropout(config.dropout)]
+            layers += [Linear(width, hidden), nn.LeakyReLU(_SLOPE), nn.Dropout(config.dropout)]
             width = hidden
-        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
+        self.layers = nn.Sequential(*layers, Linear(width, 1))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         logits: Tensor = self.layers(torch.cat([2 * x.flatten(1) - 1, self.embedding(y)], dim=1))

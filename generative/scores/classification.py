@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from generative.data import NUM_CLASSES, Split, batches, to_unit
+from generative.portable import Linear
 from generative.runtime import make_rng
 from generative.scores.score import Score, mean_score
 
@@ -55,10 +56,10 @@ class _Classifier(nn.Sequential):
             nn.Conv2d(48, 64, 3, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(64 * 7 * 7, 64),
+            Linear(64 * 7 * 7, 64),
             nn.ReLU(),
             nn.Dropout(_DROPOUT),
-            nn.Linear(64, NUM_CLASSES),
+            Linear(64, NUM_CLASSES),
         )
         self.to(memory_format=torch.channels_last)
 

@@ -5,6 +5,8 @@ Chong, Forsyth 2020, "Effectively Unbiased FID and Inception Score and Where to 
 to the distance over 1 / N, and read off at 0. Here the subsets are drawn at random, not quasi-randomly.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,5 +36,5 @@ def extrapolated_frechet_distance(samples: Tensor, real: Statistics, *, seed: in
     intercept = y.mean() - slope * inverse.mean()
     residual = y - intercept - slope * inverse
     variance = residual.square().sum() / (_SIZES - 2)
-    error = (variance * (1 / _SIZES + inverse.mean().square() / centred.square().sum())).sqrt()
-    return Score(float(intercept), float(error))
+    error = math.sqrt(variance * (1 / _SIZES + inverse.mean().square() / centred.square().sum()))
+    return Score(float(intercept), error)

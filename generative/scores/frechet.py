@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from generative.portable import square_root
+
 
 class Statistics(NamedTuple):
     """Mean float64 (d,) and unbiased covariance float64 (d, d) of a feature set."""
@@ -50,4 +52,4 @@ def bootstrap_error(a: Tensor, b: Tensor, *, resamples: int, seed: int) -> float
 
 def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return (vectors * square_root(values.clamp(min=0))) @ vectors.T

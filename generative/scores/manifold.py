@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from generative.portable import square_root
 from generative.scores.score import Score, mean_score
 
 _BLOCK = 1000  # rows of a distance matrix that are in memory at once
@@ -53,7 +54,7 @@ def overlap(samples: Tensor, real: Tensor, radii: Radii) -> Overlap:
     inside_any, balls, real_inside = [], [], torch.zeros(len(real), dtype=torch.bool)
     nearest = torch.full((len(real),), torch.inf, dtype=torch.float64)
     for block, radius in zip(samples.split(_BLOCK), sample_radii.split(_BLOCK), strict=True):
-        distances = torch.cdist(block, real)
+        distances = _distances(block, real)
         inside_any.append((distances <= radii.small).any(1))
         balls.append((distances <= radii.large).sum(1))
         real_inside |= (distances <= radius.unsqueeze(1)).any(0)
@@ -68,4 +69,10 @@ def overlap(samples: Tensor, real: Tensor, radii: Radii) -> Overlap:
 
 def neighbour_distances(queries: Tensor, points: Tensor, k: int) -> Tensor:
     """Euclidean distances (N, k) from each of `queries` (N, d) to its k nearest `points` (M, d), ascending."""
-    return torch.cat([torch.cdist(block, points).topk(k, largest=False).values for block in queries.split(_BLOCK)])
+    return torch.cat([_distances(block, points).topk(k, largest=False).values for block in queries.split(_BLOCK)])
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances (N, M) between `a` (N, d) and `b` (M, d)."""
+    squared = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
+    return square_root(squared.clamp_(min=0))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from generative.data import to_unit
+from generative.portable import matmul, square_root
 from generative.scores.score import Score, mean_score, ratio_score
 
 _BLOCK = 500
@@ -30,11 +31,11 @@ def nearest_neighbours(queries: Tensor, images: Tensor) -> Neighbours:
     points = to_unit(images).flatten(1)
     norms = points.square().sum(1)
     indices = torch.cat(
-        [(norms - 2 * (to_unit(block).flatten(1) @ points.T)).argmin(1) for block in queries.split(_BLOCK)]
+        [(norms - 2 * matmul(to_unit(block).flatten(1), points.T)).argmin(1) for block in queries.split(_BLOCK)]
     )
     distances = torch.cat(
         [
-            (to_unit(block).flatten(1) - points[chosen]).square().sum(1).sqrt()  # exact, also for a copy
+            square_root((to_unit(block).flatten(1) - points[chosen]).square().sum(1))  # exact, also for a copy
             for block, chosen in zip(queries.split(_BLOCK), indices.split(_BLOCK), strict=True)
         ]
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from generative.data import to_unit
+from generative.portable import matmul
 
 
 def pca_error(train: Tensor, test: Tensor, components: int) -> Tensor:
@@ -17,7 +18,7 @@ def pca_error(train: Tensor, test: Tensor, components: int) -> Tensor:
     """
     fitted = to_unit(train).flatten(1)
     mean = fitted.mean(0)
-    _, vectors = torch.linalg.eigh(((fitted - mean).T @ (fitted - mean)).double())
+    _, vectors = torch.linalg.eigh(matmul((fitted - mean).T, fitted - mean).double())
     basis = vectors[:, -components:]  # eigenvalues ascend
     centred = (to_unit(test).flatten(1) - mean).double()
     residual = centred - centred @ basis @ basis.T
