@@ -6,7 +6,6 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor
-from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from generative.config import Config, Seed
 from generative.data import NUM_CLASSES, Split, save_split, stratified_split
@@ -45,6 +44,8 @@ def read_idx(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
     Raises:
         PipelineError: a file is missing or is not in the IDX format.
     """
+    from torchvision.datasets.mnist import read_image_file, read_label_file  # 3 s that check_params need not wait for
+
     try:
         images: Tensor = read_image_file(str(folder / f"{prefix}-images-idx3-ubyte")).unsqueeze(1)
         labels: Tensor = read_label_file(str(folder / f"{prefix}-labels-idx1-ubyte"))

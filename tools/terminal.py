@@ -26,7 +26,15 @@ from rich.table import Table
 from rich.text import Text
 
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # colours and cursor movements (ECMA-48, section 5.4)
-_HINTS = ("Updating lock file", "Use `dvc push`", "To track the changes", "To enable auto", "git add", "> python -m")
+_HINTS = (
+    "Updating lock file",
+    "Use `dvc push`",
+    "To track the changes",
+    "To enable auto",
+    "dvc config core",
+    "git add",
+    "> python -m",
+)
 _NAME_WIDTH = 26
 _TIME_WIDTH = 7
 _EVERY = 60.0  # seconds between two lines of a stage where there is no terminal
