@@ -29,7 +29,7 @@ seeds: setup ## how far the scores spread over other seeds (after make repro), i
 	$(BIN)/python -m tools.seeds
 
 test: setup ## run the tests, a few files at a time
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench: setup ## how fast each model trains here, alone and beside others (after make repro)
 	$(BIN)/python -m benchmarks.training_speed

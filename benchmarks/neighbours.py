@@ -1,9 +1,10 @@
-"""`make bench`, second part: what a neighbour on the same cores costs a training, and what memory costs it.
+"""`make bench`, second part: what a neighbour on the same cores costs a training, and what each setting costs.
 
 Every model of params.yaml trains alone, beside a process that does nothing but compute, and beside a second training of
-itself, each for some seconds, in turns; under the committed settings and, to compare with, with two threads that wait
-quietly or actively, or with freed memory given back. The ratios are to the same setting alone, and page faults are
-counted while it is alone.
+itself; under the committed settings and, to compare with, without what makes bytes portable, with two threads that wait
+quietly or actively, and with freed memory given back. All take turns, for some seconds each, and the ratios are medians
+over the rounds. Columns: images per second alone; the ratio of that to the committed settings; the ratios beside a busy
+process, and of two trainings together, to the same setting alone; page faults per second alone.
 """
 
 import argparse
@@ -23,15 +24,15 @@ from lightning_fabric import Fabric
 
 from benchmarks.training_speed import endless, run
 from generative.data import batches, load_split
-from generative.environment import QUIET, process_environment
+from generative.environment import PORTABLE, QUIET, process_environment
 from generative.errors import PipelineError
 from generative.runtime import ComputeConfig, make_rng, start
 from stages.models import read_model
 from stages.params import model_names, read_block
 from stages.paths import TRAIN
 
-ROUNDS = 5
-SECONDS = 2.0
+ROUNDS = 3
+SECONDS = 1.5
 BUSY = "while True: pass"
 
 
@@ -39,15 +40,17 @@ class Setting(NamedTuple):
     """How the training's process is started."""
 
     name: str
-    threads: int | None  # None: as in params.yaml
+    threads: int | None = None  # None: as in params.yaml
+    portable: bool | None = None  # None: as in params.yaml
     without: str = ""  # variables of `QUIET` that start so are left out
 
 
 SETTINGS = (
-    Setting("as committed", None),
-    Setting("memory given back", None, without="MALLOC"),
-    Setting("2 threads, quiet", 2),
-    Setting("2 threads, spinning", 2, without="OMP"),
+    Setting("as committed"),
+    Setting("not portable", portable=False),
+    Setting("memory given back", without="MALLOC"),
+    Setting("2 threads, quiet", threads=2),
+    Setting("2 threads, spinning", threads=2, without="OMP"),
 )
 
 
@@ -62,28 +65,41 @@ def main(arguments: list[str]) -> int:
     """Print one line per model and setting; returns the exit code."""
     options = _parse(arguments)
     if options.worker:
-        work(options.worker, options.threads)
+        work(options.worker, ComputeConfig.model_validate_json(options.compute))
         return 0
-    print(f"{'model':<14}{'setting':<22}{'images/s':>10}{'beside busy':>13}{'two at once':>13}{'faults/s':>11}")
+    columns = ("images/s", "to committed", "beside busy", "two at once", "faults/s")
+    print(f"{'model':<14}{'setting':<22}" + "".join(f"{column:>14}" for column in columns))
     for name in options.model or model_names():
-        for setting in SETTINGS:
-            alone, busy, pair, faults = compare(name, setting)
-            print(f"{name:<14}{setting.name:<22}{alone:>10.0f}{busy:>13.2f}{pair:>13.2f}{faults:>11.0f}", flush=True)
+        for setting, row in zip(SETTINGS, compare(name), strict=True):
+            images, ratio, busy, pair, faults = row
+            print(f"{name:<14}{setting.name:<22}{images:>14.0f}{ratio:>14.2f}{busy:>14.2f}{pair:>14.2f}{faults:>14.0f}")
+        sys.stdout.flush()
     return 0
 
 
-def compare(name: str, setting: Setting) -> tuple[float, float, float, float]:
-    """Images per second alone, the ratios to it beside a busy process and of two at once together, page faults."""
-    rounds = []
-    with worker(name, setting) as first, worker(name, setting) as second:
+def compare(name: str) -> list[tuple[float, ...]]:
+    """The numbers of each of SETTINGS for the model `name`."""
+    rounds: list[list[tuple[float, ...]]] = [[] for _ in SETTINGS]
+    with ExitStack() as stack:
+        pairs = [[stack.enter_context(worker(name, setting)) for _ in range(2)] for setting in SETTINGS]
         for _ in range(ROUNDS):
-            (alone,) = train(first)
-            with busy_process():
-                (beside,) = train(first)
-            pair = sum(each.images for each in train(first, second))
-            rounds.append((alone.images, beside.images / alone.images, pair / alone.images, alone.faults))
-    images, busy_ratio, pair_ratio, faults = (statistics.median(column) for column in zip(*rounds, strict=True))
-    return images, busy_ratio, pair_ratio, faults
+            committed = 0.0
+            for numbers, pair in zip(rounds, pairs, strict=True):
+                (alone,) = train(pair[0])
+                with busy_process():
+                    (beside,) = train(pair[0])
+                together = sum(each.images for each in train(*pair))
+                committed = committed or alone.images
+                numbers.append(
+                    (
+                        alone.images,
+                        alone.images / committed,
+                        beside.images / alone.images,
+                        together / alone.images,
+                        alone.faults,
+                    )
+                )
+    return [tuple(map(statistics.median, zip(*numbers, strict=True))) for numbers in rounds]
 
 
 def train(*workers: Any) -> list[Trained]:
@@ -98,12 +114,13 @@ def train(*workers: Any) -> list[Trained]:
 def worker(name: str, setting: Setting) -> Iterator[Any]:
     """A process that trains the model `name` for a while whenever it is told to."""
     compute = read_block("compute", ComputeConfig)
-    clean = {key: value for key, value in os.environ.items() if key not in QUIET}
+    changes = {"threads": setting.threads, "portable": setting.portable}
+    compute = compute.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    clean = {key: value for key, value in os.environ.items() if key not in {*QUIET, *PORTABLE}}
     environment = process_environment(clean, portable=compute.portable)
     if setting.without:
         environment = {key: value for key, value in environment.items() if not key.startswith(setting.without)}
-    threads = setting.threads or compute.threads
-    command = [sys.executable, "-m", "benchmarks.neighbours", "--worker", name, "--threads", str(threads)]
+    command = [sys.executable, "-m", "benchmarks.neighbours", "--worker", name, "--compute", compute.model_dump_json()]
     with ExitStack() as stack:
         process = stack.enter_context(
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
@@ -125,9 +142,8 @@ def busy_process() -> Iterator[None]:
             process.kill()
 
 
-def work(name: str, threads: int) -> None:
+def work(name: str, compute: ComputeConfig) -> None:
     """Train for SECONDS at each line of the standard input, and write what was done as JSON."""
-    compute = read_block("compute", ComputeConfig).model_copy(update={"threads": threads})
     device = start(compute)
     split = load_split(TRAIN).to(device)
     config, family = read_model(name)
@@ -154,7 +170,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours")
     parser.add_argument("--model", action="append", help="of params.yaml; all by default")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--compute", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 

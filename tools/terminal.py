@@ -37,6 +37,7 @@ _HINTS = (
 )
 _NAME_WIDTH = 26
 _TIME_WIDTH = 7
+_FILE_WIDTH = 140  # columns of a line where there is no terminal
 _EVERY = 60.0  # seconds between two lines of a stage where there is no terminal
 _READ = 1 << 16
 _DRAIN = 5.0  # seconds to wait for the last words of a stage that has ended
@@ -119,7 +120,7 @@ class StatusLines:
         self._started = self._printed = time.monotonic()
         self._console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
         self._live = Live(console=self._console, get_renderable=self._lines, transient=True, refresh_per_second=4)
-        self.width = self._console.width
+        self.width = self._console.width if self._console.is_terminal else _FILE_WIDTH
 
     @property
     def seconds(self) -> float:
