@@ -5,7 +5,7 @@ export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo exercise share seeds test bench verify lint format deps readme lock clean
+.PHONY: help setup repro demo exercise share seeds test portable bench verify lint format deps readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ seeds: setup ## how far the scores spread over other seeds (after make repro), i
 
 test: setup ## run the tests, a few files at a time
 	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+portable: setup ## does an emulated processor compute the same bytes? Needs qemu-user; half an hour or more
+	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest -m emulated tests/test_portable.py
 
 bench: setup ## how fast each model trains here, alone and beside others (after make repro)
 	$(BIN)/python -m benchmarks.training_speed

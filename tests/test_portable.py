@@ -1,4 +1,4 @@
-"""With `compute.portable`, another maker's processor without AVX-512 computes the same bytes."""
+"""With `compute.portable`, another maker's processor without AVX-512 computes the same bytes: `make portable`."""
 
 import os
 import shutil
@@ -27,8 +27,9 @@ def hashes(*command: str) -> dict[str, str]:
     return dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines())
 
 
+@pytest.mark.emulated
 @pytest.mark.skipif(EMULATOR is None, reason="needs qemu-x86_64 (Debian: qemu-user)")
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 def test_an_emulated_processor_computes_the_same_bytes() -> None:
     assert EMULATOR is not None
     here, there = hashes(), hashes(EMULATOR, "-cpu", PROCESSOR)

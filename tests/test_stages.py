@@ -21,7 +21,7 @@ STAGES: dict[str, Any] = PIPELINE["stages"]
 
 def run_stage(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", f"stages.{module}", *arguments],
+        [sys.executable, "-m", "stages", module, *arguments],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
