@@ -17,11 +17,13 @@ from generative.environment import process_environment, restart_with
 from generative.errors import PipelineError
 from stages.params import wants_portable_bytes
 
+_FOLDER = Path(__file__).parent
+
 
 def main(arguments: list[str]) -> NoReturn:
     """Run the stage that the first of `arguments` names, with the others."""
     restart_with(process_environment(os.environ, portable=wants_portable_bytes()))
-    if not arguments or arguments[0] not in available_stages():
+    if not arguments or not _is_stage(arguments[0]):
         asked = f"'{arguments[0]}' is no stage" if arguments else "which stage?"
         _fail(f"{asked}: usage: python -m stages STAGE [NAME], STAGE one of {', '.join(available_stages())}.", 2)
     stage, *rest = arguments
@@ -35,8 +37,12 @@ def main(arguments: list[str]) -> NoReturn:
 
 def available_stages() -> list[str]:
     """Names of the modules beside this one that define `main(...)`, found without importing them."""
-    files = Path(__file__).parent.glob("[a-z]*.py")
-    return sorted(path.stem for path in files if "\ndef main(" in path.read_text(encoding="utf-8"))
+    return [name for name in sorted(path.stem for path in _FOLDER.glob("[a-z]*.py")) if _is_stage(name)]
+
+
+def _is_stage(name: str) -> bool:
+    path = _FOLDER / f"{name}.py"
+    return name.isidentifier() and path.is_file() and "\ndef main(" in path.read_text(encoding="utf-8")
 
 
 def run(stage: Callable[..., None], *arguments: str) -> NoReturn:
