@@ -32,7 +32,7 @@ test: setup ## run the tests, a few files at a time
 	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 portable: setup ## does an emulated processor compute the same bytes? Needs qemu-user; half an hour or more
-	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest -m emulated tests/test_portable.py
+	$(BIN)/python -m pytest -m emulated tests/test_portable.py
 
 bench: setup ## how fast each model trains here, alone and beside others (after make repro)
 	$(BIN)/python -m benchmarks.training_speed

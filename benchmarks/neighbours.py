@@ -14,19 +14,15 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-import torch
-from lightning_fabric import Fabric
-
-from benchmarks.training_speed import endless, run
-from generative.data import batches, load_split
+from benchmarks.training_speed import pipeline_way, run
+from generative.data import load_split
 from generative.environment import PORTABLE, QUIET, process_environment
 from generative.errors import PipelineError
-from generative.runtime import ComputeConfig, make_rng, start
+from generative.runtime import ComputeConfig, start
 from stages.models import read_model
 from stages.params import model_names, read_block
 from stages.paths import TRAIN
@@ -121,15 +117,15 @@ def worker(name: str, setting: Setting) -> Iterator[Any]:
     if setting.without:
         environment = {key: value for key, value in environment.items() if not key.startswith(setting.without)}
     command = [sys.executable, "-m", "benchmarks.neighbours", "--worker", name, "--compute", compute.model_dump_json()]
-    with ExitStack() as stack:
-        process = stack.enter_context(
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        )
-        stack.callback(process.kill)
-        assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            raise PipelineError(f"the training of {name} did not start: see above.")
-        yield process
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                raise PipelineError(f"the training of {name} did not start: see above.")
+            yield process
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -147,23 +143,14 @@ def work(name: str, compute: ComputeConfig) -> None:
     device = start(compute)
     split = load_split(TRAIN).to(device)
     config, family = read_model(name)
-    rng = make_rng(config.seed, device)
-    torch.manual_seed(config.seed)
-    fabric = Fabric(accelerator=device.type, devices=1)
-    objective = family.Objective(family.Model(config), config, fabric, 1_000_000)
-    source = endless(lambda: batches(split, config.batch_size, rng))
-
-    def update(x: torch.Tensor, y: torch.Tensor) -> None:
-        objective.step(x, y, rng)
-
-    run(update, source, device, seconds=SECONDS)
+    step, source = pipeline_way(config, family, split, device)
+    run(step, source, device, seconds=SECONDS)
     print("ready", flush=True)
     for _ in sys.stdin:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        started = time.perf_counter()
-        steps, seconds = run(update, source, device, seconds=SECONDS)
+        steps, seconds = run(step, source, device, seconds=SECONDS)
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-        print(json.dumps([steps * config.batch_size / seconds, faults / (time.perf_counter() - started)]), flush=True)
+        print(json.dumps([steps * config.batch_size / seconds, faults / seconds]), flush=True)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

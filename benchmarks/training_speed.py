@@ -84,12 +84,8 @@ def main() -> int:
 
 def measure(config: FamilyConfig, family: Any, split: Split, device: torch.device) -> Speed:
     """Train a model for some seconds each way, in turns."""
-    rng = make_rng(config.seed, device)
-    torch.manual_seed(config.seed)
-    fabric = Fabric(accelerator=device.type, devices=1)
-    objective: TrainingObjective = family.Objective(family.Model(config), config, fabric, 1_000_000)
     ways: dict[str, tuple[Step, Batches]] = {
-        "pipeline": (lambda x, y: objective.step(x, y, rng), endless(lambda: batches(split, config.batch_size, rng))),
+        "pipeline": pipeline_way(config, family, split, device),
         "plain": (plain_step(config, family, device), by_loader(config.batch_size, device)),
     }
     for step, source in ways.values():
@@ -107,6 +103,15 @@ def measure(config: FamilyConfig, family: Any, split: Split, device: torch.devic
     ratios = [fast / slow for fast, slow in zip(rates["pipeline"], rates["plain"], strict=True)]
     pipeline, plain = (statistics.median(rates[way]) for way in ("pipeline", "plain"))
     return Speed(pipeline, plain, statistics.median(ratios), flops)
+
+
+def pipeline_way(config: FamilyConfig, family: Any, split: Split, device: torch.device) -> tuple[Step, Batches]:
+    """The update of the pipeline for a model, and its batches without end."""
+    rng = make_rng(config.seed, device)
+    torch.manual_seed(config.seed)
+    fabric = Fabric(accelerator=device.type, devices=1)
+    objective: TrainingObjective = family.Objective(family.Model(config), config, fabric, 1_000_000)
+    return lambda x, y: objective.step(x, y, rng), endless(lambda: batches(split, config.batch_size, rng))
 
 
 def run(step: Step, source: Batches, device: torch.device, *, seconds: float) -> tuple[int, float]:

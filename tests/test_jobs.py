@@ -201,6 +201,20 @@ class TestOverDvc:
         assert set(seconds) == {"work0", "work1", "work2", "work3", "join"}
         assert all(value > 0 for value in seconds.values())
 
+    @pytest.mark.parametrize("content", ["", "{", "[1]", '{"work0": "long"}', '{"work0": null}'])
+    def test_damaged_times_are_replaced(self, folder: Path, content: str) -> None:
+        (folder / MEASURED).parent.mkdir(exist_ok=True)
+        (folder / MEASURED).write_text(content)
+        printed, _ = start_jobs(folder, "--jobs=2", "work0", "work1", workers_to_meet=2).communicate(timeout=60)
+        assert set(json.loads((folder / MEASURED).read_text())) == {"work0", "work1"}, printed
+
+    @pytest.mark.parametrize("compute", ["3", "[1]", "null", "{threads: many}"])
+    def test_wrong_compute_block_is_left_to_the_stages(self, folder: Path, compute: str) -> None:
+        (folder / "params.yaml").write_text(f"compute: {compute}\n")
+        process = start_jobs(folder, "--jobs=2", "--cores=2", workers_to_meet=2)
+        printed, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, printed
+
     def test_broken_pipeline_file_is_one_sentence(self, folder: Path) -> None:
         (folder / "dvc.yaml").write_text("stages: [")
         process = start_jobs(folder, "--jobs=2", workers_to_meet=1)

@@ -28,7 +28,7 @@ from joblib import cpu_count
 from generative.environment import process_environment
 from generative.errors import PipelineError
 from generative.files import read_json, write_json
-from stages.params import get_block, read_params, wants_portable_bytes
+from stages.params import read_params, wants_portable_bytes
 from tools.terminal import RunningStage, StatusLines, as_time
 
 INTERRUPTED = 130
@@ -84,23 +84,21 @@ def _run(stages: dict[str, Stage], done: set[str], options: argparse.Namespace, 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     running: dict[str, RunningStage] = {}
-    with StatusLines(running, total=len(stages), done=len(done)) as status:
+    status = StatusLines(running, total=len(stages), done=len(done))
 
-        def start(name: str) -> RunningStage:
-            running[name] = RunningStage(name, ["dvc", "--wait-for-lock", "repro", "-s", name], environment, status)
-            return running[name]
+    def start(name: str) -> RunningStage:
+        running[name] = RunningStage(name, ["dvc", "--wait-for-lock", "repro", "-s", name], environment, status)
+        return running[name]
 
-        try:
+    try:
+        with status:
             outcome = schedule(stages, jobs=options.jobs, cores=options.cores, start=start, done=done)
-        except KeyboardInterrupt:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)  # the children end first
-            stop([stage.process for stage in running.values()])
-            status.close()
-            print(
-                "interrupted: run the same command again, trainings go on from the last finished epoch", file=sys.stderr
-            )
-            return INTERRUPTED
+    except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the children end first
+        stop([stage.process for stage in running.values()])
+        print("interrupted: run the same command again, trainings go on from the last finished epoch", file=sys.stderr)
+        return INTERRUPTED
     _remember({name: stage.seconds for name, stage in running.items() if stage.worked})
     for name, code in outcome.failed.items():
         print(f"error: {name} failed with exit code {code}", file=sys.stderr)
@@ -148,13 +146,12 @@ def unchanged(repo: Repo, stages: Mapping[str, Stage]) -> set[str]:
 
 def _cores_of_a_stage() -> int:
     """CPU cores that a computing stage keeps busy."""
-    params = read_params()
-    if "compute" not in params:
-        return 1
-    compute = get_block(params, "compute")
-    values = [compute.get(key) if isinstance(compute, dict) else None for key in ("threads", "devices")]
+    compute = read_params().get("compute")
+    if not isinstance(compute, dict):
+        return 1  # what is wrong, here and below, check_params will say
+    values = (compute.get("threads"), compute.get("devices") if compute.get("accelerator") == "cpu" else 1)
     threads, devices = (value if isinstance(value, int) and value > 0 else 1 for value in values)
-    return threads * (devices if compute.get("accelerator") == "cpu" else 1)  # what is wrong, check_params will say
+    return threads * devices
 
 
 def _computes(stage: Any) -> bool:
@@ -163,10 +160,7 @@ def _computes(stage: Any) -> bool:
 
 def _expected_seconds(names: list[str]) -> dict[str, float]:
     """What each stage took last time, here or where the committed times are from; the longest of its kind if new."""
-    known: dict[str, float] = {}
-    for path in (COMMITTED, MEASURED):
-        with suppress(OSError, PipelineError):
-            known |= {name: float(value) for name, value in read_json(path).items()}
+    known = _read_seconds(COMMITTED) | _read_seconds(MEASURED)
 
     def longest(kind: str) -> float:
         return max((value for name, value in known.items() if name.split("@")[0] == kind), default=1.0)
@@ -175,9 +169,15 @@ def _expected_seconds(names: list[str]) -> dict[str, float]:
 
 
 def _remember(seconds: dict[str, float]) -> None:
-    with suppress(OSError, PipelineError):
-        before = read_json(MEASURED) if MEASURED.exists() else {}
-        write_json(MEASURED, before | {name: round(value, 1) for name, value in seconds.items()})
+    with suppress(OSError):
+        write_json(MEASURED, _read_seconds(MEASURED) | {name: round(value, 1) for name, value in seconds.items()})
+
+
+def _read_seconds(path: Path) -> dict[str, float]:
+    """Seconds by stage; none where the file is missing or damaged, since only the order depends on them."""
+    with suppress(OSError, PipelineError, AttributeError, TypeError, ValueError):
+        return {name: float(value) for name, value in read_json(path).items()}
+    return {}
 
 
 def schedule(

@@ -112,12 +112,12 @@ class RunningStage:
 
 
 class StatusLines:
-    """A line for each running stage of `running`, below what they say."""
+    """A line for each running stage of `running`, below what they say; taken away at the end of the context."""
 
     def __init__(self, running: Mapping[str, RunningStage], *, total: int, done: int) -> None:
         self._running = running
         self._total, self._done = total, done
-        self._started = self._printed = time.monotonic()
+        self._started = time.monotonic()
         self._console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
         self._live = Live(console=self._console, get_renderable=self._lines, transient=True, refresh_per_second=4)
         self.width = self._console.width if self._console.is_terminal else _FILE_WIDTH
@@ -139,10 +139,6 @@ class StatusLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Take the lines away; what was said stays."""
         if self._console.is_terminal:
             self._live.stop()
         else:
