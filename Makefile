@@ -5,7 +5,7 @@ export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo exercise share seeds test portable bench verify lint format deps readme lock clean
+.PHONY: help setup repro demo model exercise share seeds test portable bench verify lint format readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -15,6 +15,10 @@ setup: ## make or refresh .venv
 
 repro: setup ## run whatever is not up to date: data, training, scores, figures, report, on all cores (JOBS=N: stages at once)
 	$(BIN)/python -m tools.jobs $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
+
+model: setup ## NAME=x: make, score and draw the model x of params.yaml alone, beside the others, also without their data
+	@test -n "$(NAME)" || { echo "usage: make model NAME=x, x a block under 'models' in params.yaml" >&2; exit 2; }
+	$(BIN)/python -m tools.jobs --model=$(NAME) $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
 
 demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the workspace alone
 	$(BIN)/python -m tools.demo
@@ -34,26 +38,23 @@ test: setup ## run the tests, a few files at a time
 portable: setup ## does an emulated processor compute the same bytes? Needs qemu-user; half an hour or more
 	$(BIN)/python -m pytest -m emulated tests/test_portable.py
 
-bench: setup ## how fast each model trains here, alone and beside others (after make repro)
+bench: setup ## how fast each model trains here, alone and beside others, and a run with nothing to do (after make repro)
+	$(BIN)/python -m benchmarks.nothing_to_do
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.neighbours
 
 verify: setup ## do lock, params, code, metrics and remote agree? Needs no data; for the CI of a fork
 	$(BIN)/python -m tools.verify
 
-lint: setup ## check style, types, the code deps in dvc.yaml, the results in README.md
+lint: setup ## check style, types, the results in README.md
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m tools.deps --check
 	$(BIN)/python -m tools.readme --check
 
 format: setup ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-
-deps: setup ## write the code that each stage imports into dvc.yaml
-	$(BIN)/python -m tools.deps
 
 readme: setup ## write the results of metrics/ into README.md
 	$(BIN)/python -m tools.readme
@@ -63,5 +64,5 @@ lock: ## resolve pyproject.toml into requirements.lock anew (needs uv)
 	  pyproject.toml --group dev --all-extras --output-file requirements.lock
 
 clean: ## remove everything that can be made again, but not the DVC cache
-	rm -rf .venv .demo .seeds .checkpoints .mypy_cache .pytest_cache .ruff_cache data models plots/epochs plots/training
+	rm -rf .venv .demo .seeds .checkpoints .mypy_cache .pytest_cache .ruff_cache data models plots/epochs plots/training*
 	find . -name __pycache__ -prune -exec rm -rf {} +

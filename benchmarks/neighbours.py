@@ -19,13 +19,15 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from benchmarks.training_speed import pipeline_way, run
-from generative.data import load_split
-from generative.environment import PORTABLE, QUIET, process_environment
+from generative.compute.environment import PORTABLE, QUIET, process_environment
+from generative.compute.runtime import start
+from generative.compute.settings import ComputeConfig
+from generative.data.splits import load_split
 from generative.errors import PipelineError
-from generative.runtime import ComputeConfig, start
-from stages.models import read_model
-from stages.params import model_names, read_block
-from stages.paths import TRAIN
+from stages.common.models import read_model
+from stages.common.params import read_params
+from stages.common.paths import TRAIN
+from stages.common.problems import explain
 
 ROUNDS = 3
 SECONDS = 1.5
@@ -65,7 +67,7 @@ def main(arguments: list[str]) -> int:
         return 0
     columns = ("images/s", "to committed", "beside busy", "two at once", "faults/s")
     print(f"{'model':<14}{'setting':<22}" + "".join(f"{column:>14}" for column in columns))
-    for name in options.model or model_names():
+    for name in options.model or read_params().models:
         for setting, row in zip(SETTINGS, compare(name), strict=True):
             images, ratio, busy, pair, faults = row
             print(f"{name:<14}{setting.name:<22}{images:>14.0f}{ratio:>14.2f}{busy:>14.2f}{pair:>14.2f}{faults:>14.0f}")
@@ -109,7 +111,7 @@ def train(*workers: Any) -> list[Trained]:
 @contextmanager
 def worker(name: str, setting: Setting) -> Iterator[Any]:
     """A process that trains the model `name` for a while whenever it is told to."""
-    compute = read_block("compute", ComputeConfig)
+    compute = read_params().compute
     changes = {"threads": setting.threads, "portable": setting.portable}
     compute = compute.model_copy(update={key: value for key, value in changes.items() if value is not None})
     clean = {key: value for key, value in os.environ.items() if key not in {*QUIET, *PORTABLE}}
@@ -142,7 +144,8 @@ def work(name: str, compute: ComputeConfig) -> None:
     """Train for SECONDS at each line of the standard input, and write what was done as JSON."""
     device = start(compute)
     split = load_split(TRAIN).to(device)
-    config, family = read_model(name)
+    model, family = read_model(read_params(), name)
+    config = model.training
     step, source = pipeline_way(config, family, split, device)
     run(step, source, device, seconds=SECONDS)
     print("ready", flush=True)
@@ -165,4 +168,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except PipelineError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {explain(error)}")

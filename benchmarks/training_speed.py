@@ -29,15 +29,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
 
-from generative.data import Split, batches, load_split
-from generative.environment import process_environment, restart_with
+from generative.compute.environment import process_environment, restart_with
+from generative.compute.runtime import make_rng, start
+from generative.data.splits import Split, batches, load_split
 from generative.errors import PipelineError
-from generative.family import FamilyConfig, TrainingObjective
-from generative.runtime import ComputeConfig, make_rng, start
-from stages.models import parse_model
-from stages.params import get_block, read_block, read_params, read_yaml, wants_portable_bytes
-from stages.paths import RAW, TRAIN
-from tools.exercise import MODELS
+from generative.family import TrainingConfig
+from generative.objective import TrainingObjective
+from stages.common.models import parse_model
+from stages.common.params import read_params, wants_portable_bytes
+from stages.common.paths import RAW, TRAIN
+from stages.common.problems import explain
+from tools.exercise import read_models
 
 ROUNDS = 5
 SECONDS_PER_ROUND = 2.0
@@ -59,30 +61,31 @@ class Speed(NamedTuple):
 def main() -> int:
     """Print one line per model; returns the exit code."""
     restart_with(process_environment(os.environ, portable=wants_portable_bytes()))
-    compute = read_block("compute", ComputeConfig)
+    params = read_params()
+    compute = params.compute
     device = start(compute)
     try:
         split = load_split(TRAIN).to(device)
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     instructions = torch.backends.cpu.get_cpu_capability()
     print(f"{processor()} ({instructions}), {compute.threads} threads, {device}, torch {torch.__version__}")
     print(f"{'model':<20}{'batch':>6}{'images/s':>10}{'plain':>10}{'ratio':>7}{'MFLOP/image':>13}{'of peak':>9}")
-    for name, block in (get_block(read_params(), "models") | read_yaml(MODELS)).items():
+    for name, block in (params.items("models") | read_models()).items():
         peak = matrix_rate(device)
         config, family = parse_model(block, where=f"models.{name}")
-        speed = measure(config, family, split, device)
+        speed = measure(config.training, family, split, device)
         share = speed.pipeline * speed.flops / peak
         print(
-            f"{name:<20}{config.batch_size:>6}{speed.pipeline:>10.0f}{speed.plain:>10.0f}{speed.ratio:>7.1f}"
+            f"{name:<20}{config.training.batch_size:>6}{speed.pipeline:>10.0f}{speed.plain:>10.0f}{speed.ratio:>7.1f}"
             f"{speed.flops / 1e6:>13.1f}{share:>9.0%}",
             flush=True,
         )
     return 0
 
 
-def measure(config: FamilyConfig, family: Any, split: Split, device: torch.device) -> Speed:
+def measure(config: TrainingConfig, family: Any, split: Split, device: torch.device) -> Speed:
     """Train a model for some seconds each way, in turns."""
     ways: dict[str, tuple[Step, Batches]] = {
         "pipeline": pipeline_way(config, family, split, device),
@@ -105,7 +108,7 @@ def measure(config: FamilyConfig, family: Any, split: Split, device: torch.devic
     return Speed(pipeline, plain, statistics.median(ratios), flops)
 
 
-def pipeline_way(config: FamilyConfig, family: Any, split: Split, device: torch.device) -> tuple[Step, Batches]:
+def pipeline_way(config: TrainingConfig, family: Any, split: Split, device: torch.device) -> tuple[Step, Batches]:
     """The update of the pipeline for a model, and its batches without end."""
     rng = make_rng(config.seed, device)
     torch.manual_seed(config.seed)
@@ -137,7 +140,7 @@ def plain_step(config: Any, family: Any, device: torch.device) -> Step:
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
     def step(x: Tensor, _: Tensor) -> None:
-        if model.has_likelihood:
+        if model.bounds_likelihood:
             x_hat, mu, logvar = model(x, torch.randn(len(x), config.latent_dim, device=device))
             divergence = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
             loss = (F.mse_loss(x_hat, x, reduction="sum") + divergence) / len(x)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from generative.errors import PipelineError
+from generative.errors import SettingError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -12,6 +12,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+BatchSize = Annotated[int, Field(ge=2)]  # batch normalisation has no statistics of one image
 
 
 class Config(BaseModel):
@@ -24,39 +25,62 @@ class Config(BaseModel):
         """Check `values` (a mapping) against this configuration.
 
         Args:
-            values: what a params file holds.
+            values: settings as read from a file.
             where: dotted name of the mapping, for example `models.vae`, used in messages.
 
         Raises:
-            PipelineError: naming each wrong key, its value and what is allowed.
+            SettingError: naming each wrong key, its value and what is allowed.
         """
         if not isinstance(values, dict):
-            raise PipelineError(
-                f"params: '{where}' is {values!r}, but must be a block with the keys "
-                f"{', '.join(sorted(cls.model_fields))}."
-            )
+            raise SettingError(_no_block(where, values, cls))
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise PipelineError(" ".join(_sentences(cls, where, error.errors()))) from None
+            raise SettingError(" ".join(_sentences(cls, where, error.errors()))) from None
+
+
+def _no_block(key: str, value: Any, config: type[Config]) -> str:
+    return f"'{key}' is {value!r}, but must be a block with the keys {', '.join(sorted(config.model_fields))}."
 
 
 def _sentences(cls: type[Config], where: str, problems: list[Any]) -> list[str]:
     """One sentence for each wrong key; what the alternatives of a union want is joined by "or"."""
     sentences: dict[str, str] = {}
     for problem in problems:
-        location = problem["loc"][:1] + tuple(part for part in problem["loc"][1:] if isinstance(part, int))
-        key = ".".join([where, *map(str, location)])
+        path, block = _locate(cls, problem["loc"])
+        key = ".".join([where, *path])
         message = problem["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         if problem["type"] == "extra_forbidden":
-            sentences[key] = (
-                f"params: unknown key '{key}'; allowed in '{where}': {', '.join(sorted(cls.model_fields))}."
-            )
+            around = ".".join([where, *path[:-1]])
+            allowed = ", ".join(sorted(block.model_fields)) or "none"
+            sentences[key] = f"unknown key '{key}'; allowed in '{around}': {allowed}."
         elif problem["type"] == "missing":
-            sentences[key] = f"params: '{key}' is missing."
+            sentences[key] = f"'{key}' is missing."
+        elif problem["type"] == "model_type":
+            sentences[key] = _no_block(key, problem["input"], block)
         elif key in sentences:
             sentences[key] = f"{sentences[key].removesuffix('.')}, or {message}."
         else:
-            sentences[key] = f"params: '{key}' is {problem['input']!r}, but {message}."
+            sentences[key] = f"'{key}' is {problem['input']!r}, but {message}."
     return list(sentences.values())
+
+
+def _locate(cls: type[Config], location: tuple[int | str, ...]) -> tuple[list[str], type[Config]]:
+    """The keys that lead to a problem, and the block that the last of them belongs to, or leads to if it is one.
+
+    Pydantic also names the alternative of a union: that is no key.
+    """
+    path: list[str] = []
+    block: type[Config] | None = cls
+    owner = cls
+    for part in location:
+        if isinstance(part, int):
+            path.append(str(part))
+        elif block is not None:
+            path.append(part)
+            field = block.model_fields.get(part)
+            inner = field.annotation if field else None
+            block = inner if isinstance(inner, type) and issubclass(inner, Config) else None
+            owner = block or owner
+    return path, owner

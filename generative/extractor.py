@@ -1,6 +1,6 @@
 """What a feature extractor is: the contract that every file in `generative/extractors/` fulfils.
 
-A file defines `Config(ExtractorConfig)`, one block under `extractors` in params.yaml, and either
+A file defines `Config(ExtractorConfig)`, its settings, and either
 
 - `Model(FeatureExtractor)` and `Objective(TrainingObjective)`, where the network is trained here, or
 - `Model(FeatureExtractor)` and `fetch(config)`, where its weights come from elsewhere.
@@ -15,9 +15,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from generative.config import Config, PositiveInt, Seed
-from generative.data import to_unit
-from generative.kinds import load_kind
+from generative.config import BatchSize, Config, PositiveInt, Seed
+from generative.data.splits import to_unit
+from generative.plugins import load_plugin
 
 PACKAGE = "generative.extractors"
 
@@ -33,7 +33,7 @@ class TrainedExtractorConfig(ExtractorConfig):
 
     seed: Seed
     epochs: PositiveInt
-    batch_size: PositiveInt
+    batch_size: BatchSize
 
 
 class FeatureExtractor(nn.Module):
@@ -60,9 +60,9 @@ def embed(extractor: FeatureExtractor, images: Tensor) -> Embedding:
 
 
 def load_extractor_kind(name: Any, *, where: str) -> Any:
-    """Import one extractor file and return the module; `where` is the params block that names it.
+    """Import one extractor file and return the module; `where` is the block of settings that names it.
 
     Raises:
-        PipelineError: there is no such file.
+        SettingError: there is no such file.
     """
-    return load_kind(PACKAGE, name, key=f"{where}.kind")
+    return load_plugin(PACKAGE, name, key=f"{where}.kind")

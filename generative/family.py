@@ -2,61 +2,81 @@
 
 A family file defines three classes with these names:
 
-- `Config(FamilyConfig)`: its settings, one block under `models` in params.yaml;
+- `Config(FamilyConfig)`: its settings, in two blocks: `training`, and `sampling`, which changes no weights;
 - `Model(GenerativeModel)`: its networks, how to sample, and where it has one, its latent space;
-- `Objective(TrainingObjective)`: its losses and optimizers, one update per batch.
+- `Objective(TrainingObjective)`: its losses and optimizers, one update per batch (`generative.objective`).
 
 Nothing else in the project knows any family by name.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from generative.config import Config, PositiveFloat, PositiveInt, Seed
-from generative.data import Split
-from generative.kinds import available, load_kind
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from generative.config import BatchSize, Config, PositiveFloat, PositiveInt, Seed
+from generative.data.splits import Split
+from generative.plugins import available, load_plugin
 
 PACKAGE = "generative.families"
 
 
-class FamilyConfig(Config):
-    """Settings that every family has."""
+class TrainingConfig(Config):
+    """Settings of training that every family has: all that its weights depend on."""
 
-    family: str
     seed: Seed
     epochs: PositiveInt
-    batch_size: PositiveInt
+    batch_size: BatchSize
     learning_rate: PositiveFloat
+
+    def describe_schedule(self) -> str:
+        """How long and how fast, for the report."""
+        return f"{self.epochs} epochs of Adam, learning rate {self.learning_rate:g}, batches of {self.batch_size}"
+
+
+class SamplingConfig(Config):
+    """Settings of sampling and encoding, of a family that has none: they can change without a new training."""
+
+    def limits(self, train_size: int) -> dict[str, int]:
+        """By its name here, the greatest possible value of each setting that `train_size` training images limit."""
+        return {}
+
+
+class FamilyConfig(Config):
+    """Settings that every family has; `training` and `sampling` become the family's own."""
+
+    family: str
+    training: TrainingConfig
+    sampling: SamplingConfig = SamplingConfig()
 
     def describe(self) -> str:
         """What the model is and how it is trained, in one or two sentences for the report."""
         raise NotImplementedError
-
-    def _describe_schedule(self) -> str:
-        return f"{self.epochs} epochs of Adam, learning rate {self.learning_rate:g}, batches of {self.batch_size}"
 
 
 class GenerativeModel(nn.Module):
     """A trained model: its weights are all that later stages need of it.
 
     Images are float (B, 1, 28, 28) in [0, 1]. Methods that raise NotImplementedError here are for
-    families that say so by the class attributes.
+    families that say so by the class attributes. `prepare_sampling` comes before all of them.
     """
 
     conditional: ClassVar[bool] = False  # samples follow the labels they are asked for
     encodes: ClassVar[bool] = False  # has encode, decode, grid_axis
-    has_likelihood: ClassVar[bool] = False  # has likelihood_bound, log_weights
+    bounds_likelihood: ClassVar[bool] = False  # has likelihood_bound, log_weights
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.config = config
+        self.config = config  # the settings of the training
+        self.sampling: Any = None
+
+    def prepare_sampling(self, sampling: Any, train: Split) -> None:
+        """Take the settings `sampling`, and fit what they ask for to the training images; the weights stay as they are.
+
+        Called once, on the device and in eval mode, after the weights are loaded.
+        """
+        self.sampling = sampling
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Draw one image for each label.
@@ -108,66 +128,15 @@ class LikelihoodBound:
     posterior_means: Tensor  # (B, d)
 
 
-class TrainingObjective(ABC):
-    """How a network is trained: called once per batch by `generative.training.fit`.
-
-    `losses` names the quantities that are minimised; training stops if one is not finite or explodes.
-    """
-
-    losses: ClassVar[tuple[str, ...]]
-
-    @abstractmethod
-    def __init__(self, model: Any, config: Any, fabric: "Fabric", total_steps: int) -> None:
-        """Prepare networks and optimizers for `total_steps` updates on Fabric's device."""
-
-    @abstractmethod
-    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        """Update the weights once.
-
-        Args:
-            x: images (B, 1, 28, 28) in [0, 1].
-            y: labels int64 (B,).
-            rng: random state on the device.
-
-        Returns:
-            Scalars without gradient, at least `losses`; left on the device, so that no step waits for it.
-        """
-
-    @abstractmethod
-    def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        """Scalars that average over a batch of the validation split; changes nothing."""
-
-    def preview(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor | None:
-        """Images (B, 1, 28, 28) in [0, 1] that show how far the training is; None if there is nothing to see.
-
-        Args:
-            x: validation images (B, 1, 28, 28) in [0, 1], the same after every epoch, sorted by class.
-            y: their labels int64 (B,).
-            rng: random state on the device, the same after every epoch.
-        """
-        return None
-
-    def finish(self, train: Split) -> None:  # noqa: B027 (few families need it)
-        """Called once after the last epoch, for what is fitted to the trained model."""
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the model's weights that the next step depends on."""
-
-    @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
-
-
 def available_families() -> list[str]:
     """Names of the family files, sorted; none of them is imported."""
     return available(PACKAGE)
 
 
 def load_family(name: Any, *, where: str) -> Any:
-    """Import one family file and return the module; `where` is the params block that names it.
+    """Import one family file and return the module; `where` is the block of settings that names it.
 
     Raises:
-        PipelineError: there is no such file.
+        SettingError: there is no such file.
     """
-    return load_kind(PACKAGE, name, key=f"{where}.family")
+    return load_plugin(PACKAGE, name, key=f"{where}.family")

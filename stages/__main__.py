@@ -13,9 +13,10 @@ from inspect import signature
 from pathlib import Path
 from typing import NoReturn
 
-from generative.environment import process_environment, restart_with
+from generative.compute.environment import process_environment, restart_with
 from generative.errors import PipelineError
-from stages.params import wants_portable_bytes
+from stages.common.params import wants_portable_bytes
+from stages.common.problems import explain
 
 _FOLDER = Path(__file__).parent
 
@@ -23,7 +24,7 @@ _FOLDER = Path(__file__).parent
 def main(arguments: list[str]) -> NoReturn:
     """Run the stage that the first of `arguments` names, with the others."""
     restart_with(process_environment(os.environ, portable=wants_portable_bytes()))
-    if not arguments or not _is_stage(arguments[0]):
+    if not arguments or arguments[0] not in available_stages():
         asked = f"'{arguments[0]}' is no stage" if arguments else "which stage?"
         _fail(f"{asked}: usage: python -m stages STAGE [NAME], STAGE one of {', '.join(available_stages())}.", 2)
     stage, *rest = arguments
@@ -36,13 +37,8 @@ def main(arguments: list[str]) -> NoReturn:
 
 
 def available_stages() -> list[str]:
-    """Names of the modules beside this one that define `main(...)`, found without importing them."""
-    return [name for name in sorted(path.stem for path in _FOLDER.glob("[a-z]*.py")) if _is_stage(name)]
-
-
-def _is_stage(name: str) -> bool:
-    path = _FOLDER / f"{name}.py"
-    return name.isidentifier() and path.is_file() and "\ndef main(" in path.read_text(encoding="utf-8")
+    """Names of the modules beside this one; none of them is imported."""
+    return sorted(path.stem for path in _FOLDER.glob("[a-z]*.py"))
 
 
 def run(stage: Callable[..., None], *arguments: str) -> NoReturn:
@@ -50,7 +46,7 @@ def run(stage: Callable[..., None], *arguments: str) -> NoReturn:
     try:
         stage(*arguments)
     except PipelineError as error:
-        _fail(str(error), 1)
+        _fail(explain(error), 1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

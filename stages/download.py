@@ -10,11 +10,16 @@ from typing import Annotated
 from pydantic import Field
 
 from generative.config import Config, PositiveFloat
-from generative.sources import fetch_all
-from stages.params import read_block
-from stages.paths import RAW
+from generative.data.sources import NoSourceError, fetch_all
+from generative.errors import PipelineError
+from stages.common.params import PARAMS, read_params
+from stages.common.paths import RAW
 
 SOURCE_VARIABLE = "FASHION_MNIST_SOURCE"
+_WAY_OUT = f"""
+Check the network and run again; or put the four files (gzipped or not) into a folder and run
+  {SOURCE_VARIABLE}=/path/to/folder make repro
+or add a mirror to download.sources in {PARAMS}."""
 
 
 class DownloadConfig(Config):
@@ -27,9 +32,12 @@ class DownloadConfig(Config):
 
 def main() -> None:
     """Fetch the files."""
-    config = read_block("download", DownloadConfig)
+    config = read_params().block("download", DownloadConfig)
     first = os.environ.get(SOURCE_VARIABLE)
     sources = [first, *config.sources] if first else config.sources
-    origin = fetch_all(sources, RAW, timeout=config.timeout, retries=config.retries)
+    try:
+        origin = fetch_all(sources, RAW, timeout=config.timeout, retries=config.retries)
+    except NoSourceError as error:
+        raise PipelineError(f"{error}{_WAY_OUT}") from None
     for file, source in origin.items():
         print(f"{RAW / file}: from {source}, checksum right")

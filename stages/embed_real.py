@@ -12,25 +12,25 @@ import hashlib
 
 from torch import Tensor
 
-from generative.data import load_split
+from generative.compute.runtime import start
+from generative.data.splits import load_split
 from generative.extractor import embed
-from generative.runtime import ComputeConfig, start
+from generative.io.tensors import save_tensors
 from generative.scores.manifold import neighbour_radii
 from generative.scores.memorisation import nearest_neighbours
-from generative.tensors import save_tensors
-from stages.extractors import load_extractor
-from stages.params import extractor_names, read_block
-from stages.paths import TEST, TRAIN, extractor
-from stages.result_paths import REAL_FEATURES
+from stages.common.extractors import load_extractor
+from stages.common.params import read_params
+from stages.common.paths import REAL_FEATURES, TEST, TRAIN, extractor
 
 
 def main() -> None:
     """Embed the real images with every extractor."""
-    device = start(read_block("compute", ComputeConfig))
+    params = read_params()
+    device = start(params.compute)
     train, test = load_split(TRAIN), load_split(TEST)
     tensors: dict[str, Tensor] = {"test_neighbours": nearest_neighbours(test.images, train.images).distances}
-    for name in extractor_names():
-        network = load_extractor(name, device)
+    for name in params.extractors:
+        network = load_extractor(params, name, device)
         embedded = embed(network, test.images)
         radii = neighbour_radii(embedded.features)
         tensors |= {
@@ -40,5 +40,5 @@ def main() -> None:
             f"{name}.radii_small": radii.small,
             f"{name}.radii_large": radii.large,
         }
-    hashes = {name: hashlib.sha256(extractor(name).read_bytes()).hexdigest() for name in extractor_names()}
+    hashes = {name: hashlib.sha256(extractor(name).read_bytes()).hexdigest() for name in params.extractors}
     save_tensors(REAL_FEATURES, tensors, {"extractors": hashes})

@@ -4,23 +4,30 @@ Training images, as many as there are test images, take the place of the samples
 first extractor on the test images, which it has never seen; memorisation compares the test images with themselves.
 """
 
-from generative.data import Split, load_split
-from generative.runtime import ComputeConfig, start
+from generative.compute.runtime import start
+from generative.data.splits import Split, load_split
 from generative.scores.classification import classification_accuracy
 from generative.scores.memorisation import memorisation
 from generative.scores.score import Score, mean_score
-from stages.evaluate import class_means, feature_scores, headline, write_scores
-from stages.params import REAL, read_block
-from stages.paths import TEST, TRAIN
-from stages.scoring import EvaluateConfig, load_real
+from stages.common.params import REAL, read_params
+from stages.common.paths import TEST, TRAIN
+from stages.common.scoring import (
+    EvaluateConfig,
+    class_means,
+    feature_scores,
+    leading_scores,
+    load_real,
+    write_scores,
+)
 
 
 def main() -> None:
     """Score real images."""
-    config = read_block("evaluate", EvaluateConfig)
-    device = start(read_block("compute", ComputeConfig))
+    params = read_params()
+    config = params.block("evaluate", EvaluateConfig)
+    device = start(params.compute)
     train, test = load_split(TRAIN), load_split(TEST)
-    real = load_real(test)
+    real = load_real(params.extractors, test)
     first = next(iter(real.by_extractor.values()))
     count = len(first.train_features)
     part = Split(train.images[:count], train.labels[:count])
@@ -30,7 +37,7 @@ def main() -> None:
     }
     right = first.test.logits.argmax(1) == test.labels
     itself = memorisation(real.test_neighbours, real.test_neighbours)._asdict()
-    result = headline(by_extractor) | {key: Score(score.value, 0.0) for key, score in itself.items()}
+    result = leading_scores(by_extractor) | {key: Score(score.value, 0.0) for key, score in itself.items()}
     result["label_accuracy"] = mean_score(right)
     result["cas"] = classification_accuracy(part.to(device), test.to(device), seed=config.seed)
     per_class = next(iter(by_extractor.values())).per_class | {"label_accuracy": class_means(right, test.labels)}

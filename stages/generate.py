@@ -23,23 +23,16 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from generative.compute.batching import in_batches
+from generative.compute.runtime import make_rng, start
 from generative.config import Config, PositiveInt, Seed
-from generative.data import (
-    CLASS_NAMES,
-    NUM_CLASSES,
-    UNLABELLED,
-    Split,
-    balanced_labels,
-    load_split,
-    to_uint8,
-    to_unit,
-)
+from generative.data.fashion_mnist import CLASS_NAMES, NUM_CLASSES, TEST_SIZE, UNLABELLED
+from generative.data.splits import Split, balanced_labels, load_split, to_uint8, to_unit
 from generative.family import GenerativeModel
-from generative.runtime import ComputeConfig, make_rng, start
-from generative.tensors import load_tensors, load_weights, save_tensors
-from stages.models import read_model
-from stages.params import read_block
-from stages.paths import TEST, generated, model
+from generative.io.tensors import load_tensors, load_weights, save_tensors
+from stages.common.models import read_model
+from stages.common.params import read_params
+from stages.common.paths import TEST, TRAIN, generated, model
 
 
 def _class_name(name: str) -> str:
@@ -65,24 +58,26 @@ class GenerateConfig(Config):
     between: Annotated[list[ClassPair], Field(min_length=1)]
     interpolation_steps: Annotated[int, Field(ge=2)]
     animation_frames: Annotated[int, Field(ge=2)]
-    path_pairs: PositiveInt
-    bound_images: Annotated[int, Field(ge=2, le=10_000)]
+    path_pairs: Annotated[int, Field(ge=2)]  # one has no standard error
+    bound_images: Annotated[int, Field(ge=2, le=TEST_SIZE)]
     bound_samples: PositiveInt
 
 
 def main(name: str) -> None:
     """Generate with the model `name`."""
-    config, (model_config, family) = read_block("generate", GenerateConfig), read_model(name)
-    device = start(read_block("compute", ComputeConfig))
-    network: GenerativeModel = family.Model(model_config)
+    params = read_params()
+    config, (model_config, family) = params.block("generate", GenerateConfig), read_model(params, name)
+    device = start(params.compute)
+    train, test = load_split(TRAIN), load_split(TEST)
+    network: GenerativeModel = family.Model(model_config.training)
     load_weights(network, load_tensors(model(name)), path=model(name))
     network = network.to(device).eval()
-    test = load_split(TEST)
+    network.prepare_sampling(model_config.sampling, train.to(device))
     with torch.inference_mode():
         tensors = samples(network, config, device)
         if network.encodes:
             tensors |= encodings(network, test, config, device)
-        if network.has_likelihood:
+        if network.bounds_likelihood:
             tensors |= likelihood(network, test, config, device)
     metadata = {"within": config.within, "between": config.between} if network.encodes else {}
     save_tensors(generated(name), tensors, metadata)
@@ -94,7 +89,7 @@ def samples(network: GenerativeModel, config: GenerateConfig, device: torch.devi
     if not network.conditional:
         labels = torch.full_like(labels, UNLABELLED)
     rng = make_rng(config.seed, device)
-    images = _batched(lambda batch: to_uint8(network.sample(batch.to(device), rng)), labels, config.batch_size)
+    images = in_batches(lambda y: to_uint8(network.sample(y.to(device), rng)).cpu(), labels, config.batch_size)
     return {"samples": images, "labels": labels}
 
 
@@ -102,9 +97,9 @@ def encodings(network: GenerativeModel, test: Split, config: GenerateConfig, dev
     """Latents and reconstructions of the test split, the decoded grid, and interpolations."""
 
     def decode(z: Tensor) -> Tensor:
-        return _batched(lambda batch: to_uint8(network.decode(batch.to(device))), z, config.batch_size)
+        return in_batches(lambda part: to_uint8(network.decode(part.to(device))).cpu(), z, config.batch_size)
 
-    z = _batched(lambda batch: network.encode(to_unit(batch.to(device))), test.images, config.batch_size)
+    z = in_batches(lambda images: network.encode(to_unit(images.to(device))).cpu(), test.images, config.batch_size)
     rng = make_rng(config.seed)
     pairs = [(c, c) for c in config.within] + list(config.between)
     ends = torch.stack(
@@ -137,18 +132,17 @@ def likelihood(
     """Terms of the evidence lower bound of every test image, and importance weights for some."""
     rng = make_rng(config.seed, device)
     bounds = [network.likelihood_bound(to_unit(x.to(device)), rng) for x in test.images.split(config.batch_size)]
-    part = test.images[: config.bound_images].split(max(1, _WEIGHTS_BATCH // config.bound_samples))
-    weights = [network.log_weights(to_unit(x.to(device)), config.bound_samples, rng).cpu() for x in part]
+    weights = in_batches(
+        lambda images: network.log_weights(to_unit(images.to(device)), config.bound_samples, rng).cpu(),
+        test.images[: config.bound_images],
+        max(1, _WEIGHTS_BATCH // config.bound_samples),
+    )
     return {
         "loss_recon": torch.cat([bound.loss_recon for bound in bounds]),
         "loss_kl": torch.cat([bound.loss_kl for bound in bounds]),
         "posterior_means": torch.cat([bound.posterior_means for bound in bounds]),
-        "log_weights": torch.cat(weights),
+        "log_weights": weights,
     }
-
-
-def _batched(function: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int) -> Tensor:
-    return torch.cat([function(batch).cpu() for batch in inputs.split(batch_size)])
 
 
 def _decode_lines(decode: Callable[[Tensor], Tensor], z: Tensor, ends: Tensor, steps: Tensor) -> Tensor:

@@ -7,15 +7,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from generative.compute.runtime import make_rng
 from generative.config import Config, Seed
-from generative.data import NUM_CLASSES, Split, save_split, stratified_split
+from generative.data.fashion_mnist import NUM_CLASSES
+from generative.data.splits import Split, save_split, stratified_split
 from generative.errors import PipelineError
-from generative.runtime import make_rng
-from stages.params import read_block
-from stages.paths import RAW, TEST, TRAIN, VALIDATION
+from stages.common.params import read_params
+from stages.common.paths import RAW, TEST, TRAIN, VALIDATION
 
-OFFICIAL_TRAIN_SIZE = 60_000
-
+FEWEST_SCORED = 100  # images that can be scored, and take the place of samples as real ones: ten of each class
 SplitSize = Annotated[int, Field(ge=NUM_CLASSES, multiple_of=NUM_CLASSES)]
 
 
@@ -23,13 +23,13 @@ class PrepareConfig(Config):
     """How the official training images are divided (params: `prepare`)."""
 
     seed: Seed
-    train_size: SplitSize
+    train_size: Annotated[SplitSize, Field(ge=FEWEST_SCORED)]
     validation_size: SplitSize
 
 
 def main() -> None:
     """Write the three splits; every class is equally frequent in each."""
-    config = read_block("prepare", PrepareConfig)
+    config = read_params().block("prepare", PrepareConfig)
     images, labels = read_idx(RAW, "train")
     sizes = (config.train_size, config.validation_size)
     parts = stratified_split(labels, sizes, make_rng(config.seed))

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import typst
 
 from generative.errors import PipelineError
-from generative.files import read_json, write_bytes
-from stages.models import read_model
-from stages.params import REAL, model_names
-from stages.result_paths import ERROR_METRICS, FIGURES, REPORT, SCORE_METRICS
+from generative.io.files import read_json, write_bytes
+from stages.common.models import read_model
+from stages.common.params import REAL, Params, read_params
+from stages.common.published import COMPARISON, ERROR_METRICS, FIGURES, REPORT, SCORE_METRICS
 
 TEMPLATE = Path("stages/report.typ")
 
@@ -37,10 +37,8 @@ class Column(NamedTuple):
         return self.heading.endswith("↓")
 
 
-COLUMNS = (
-    Column("frechet_distance", "Fréchet distance ↓", 2, with_error=True),
-    Column("frechet_bottleneck", "the same, second extractor ↓", 2, with_error=True),
-    Column("frechet_inception", "FID ↓", 1, with_error=True),
+_DISTANCE = (Column("frechet_distance", "Fréchet distance ↓", 2, with_error=True),)
+_SCORES = (
     Column("precision", "precision ↑", 3),
     Column("recall", "recall ↑", 3),
     Column("label_accuracy", "label accuracy ↑", 3),
@@ -50,6 +48,7 @@ COLUMNS = (
     Column("ssim", "SSIM ↑", 3),
     Column("iw_bound", "log p(x) bound, nats ↑", 1),
 )
+_PAPER_NAMES = {"inception": "FID ↓"}  # of the distance in the features of a kind of extractor
 
 
 class Cell(NamedTuple):
@@ -61,14 +60,16 @@ class Cell(NamedTuple):
 
 def main() -> None:
     """Typeset the report."""
-    names = model_names()
-    rows, errors = read_results()
-    words = conditional(rows)
+    params = read_params()
+    rows, errors = read_results(params)
+    shown, words = columns(params, rows), conditional(rows)
     context = {
-        "models": [[name, read_model(name)[0].describe()] for name in names],
-        "headings": [column.heading for column in columns(rows)],
+        "models": [[name, read_model(params, name)[0].describe()] for name in params.models],
+        "extractors": ", ".join(params.extractors),
+        "headings": [column.heading for column in shown],
         "table": [
-            [cell._asdict() for cell in (Cell(name, False), *cells)] for name, cells in table(rows, errors).items()
+            [cell._asdict() for cell in (Cell(name, False), *cells)]
+            for name, cells in table(rows, errors, shown).items()
         ],
         "representation": representation(rows),
         "paths": between_points(rows),
@@ -103,38 +104,50 @@ def typeset(context: dict[str, Any]) -> bytes:
     raise PipelineError(f"the report cannot be typeset: {reason}: are there too many models?")
 
 
-def read_results() -> tuple[dict[str, Row], dict[str, Row]]:
+def read_results(params: Params) -> tuple[dict[str, Row], dict[str, Row]]:
     """Scores and their standard errors, of real images and of every model."""
-    names = [REAL, *model_names()]
+    names = [REAL, *params.models]
     rows, errors = (
         {name: read_json(folder / f"{name}.json") for name in names} for folder in (SCORE_METRICS, ERROR_METRICS)
     )
     return rows, errors
 
 
-def columns(rows: dict[str, Row]) -> list[Column]:
-    """The columns in which some model has a score."""
-    return [column for column in COLUMNS if any(column.key in row for row in rows.values())]
+def columns(params: Params, rows: dict[str, Row]) -> list[Column]:
+    """The columns in which some model has a score; one Fréchet distance for each extractor of the params."""
+    _, *others = params.extractors
+    kinds = {name: str(block.get("kind")) for name, block in params.items("extractors").items()}
+    further = [
+        Column(f"frechet_{name}", _PAPER_NAMES.get(kinds[name], f"the same, {name} ↓"), 2, with_error=True)
+        for name in others
+    ]
+    return [column for column in (*_DISTANCE, *further, *_SCORES) if any(column.key in row for row in rows.values())]
 
 
-def table(rows: dict[str, Row], errors: dict[str, Row]) -> dict[str, list[Cell]]:
+def table(rows: dict[str, Row], errors: dict[str, Row], shown: list[Column]) -> dict[str, list[Cell]]:
     """The cells of each row; a dash where a model has no such score."""
-    best = {column.key: best_model(rows, errors, column) for column in columns(rows)}
+    best = {column.key: best_model(rows, errors, column) for column in shown}
     return {
-        name: [Cell(_text(row, errors[name], column), best[column.key] == name) for column in columns(rows)]
+        name: [Cell(_text(row, errors[name], column), best[column.key] == name) for column in shown]
         for name, row in rows.items()
     }
 
 
 def best_model(rows: dict[str, Row], errors: dict[str, Row], column: Column) -> str | None:
-    """The model that leads in a column by more than the standard error of the lead; real images do not compete."""
-    key = column.key
-    names = [name for name, row in rows.items() if name != REAL and key in row]
+    """The model that is ahead of every other in a column by more than the standard error of that lead.
+
+    Real images do not compete.
+    """
+    names = [name for name, row in rows.items() if name != REAL and column.key in row]
     if len(names) < 2 or column.heading[-1] not in "↓↑":
         return None
-    first, second = sorted(names, key=lambda name: rows[name][key], reverse=not column.lower_is_better)[:2]
-    lead = abs(rows[first][key] - rows[second][key])
-    return first if lead > math.hypot(*(errors[name].get(key, 0.0) for name in (first, second))) else None
+    first, *others = sorted(names, key=lambda name: rows[name][column.key], reverse=not column.lower_is_better)
+
+    def is_ahead_of(other: str) -> bool:
+        lead = abs(rows[first][column.key] - rows[other][column.key])
+        return lead > math.hypot(*(errors[name].get(column.key, 0.0) for name in (first, other)))
+
+    return first if all(map(is_ahead_of, others)) else None
 
 
 def _text(row: Row, error: Row, column: Column) -> str:
@@ -151,23 +164,30 @@ def representation(rows: dict[str, Row]) -> str:
     sentences = []
     encoders = {name: row for name, row in rows.items() if "mse_x1000" in row}
     for name, row in encoders.items():
-        excess = row["bce"] - row["bce_floor"]
         sentences.append(
             f"The {name} reconstructs test images with a root-mean-square error of "
             f"{(row['mse_x1000'] / 1000) ** 0.5 * 255:.0f} of 255 grey levels (PSNR {row['psnr']:.1f} dB, "
-            f"SSIM {row['ssim']:.2f}); its binary cross-entropy lies {excess:.0f} nats per image above the "
-            f"irreducible {row['bce_floor']:.0f}. PCA with as many components leaves "
-            f"{row['pca_mse_x1000'] / row['mse_x1000']:.1f} times its squared error."
+            f"SSIM {row['ssim']:.2f}); its binary cross-entropy lies {row['bce'] - row['bce_floor']:.0f} nats per "
+            f"image above the irreducible {row['bce_floor']:.0f}. PCA with as many components leaves "
+            f"{_times(row['pca_mse_x1000'], row['mse_x1000'])} its squared error."
         )
     if len(encoders) > 1:
         best = min(encoders, key=lambda name: encoders[name]["mse_x1000"])
         worst = max(encoders, key=lambda name: encoders[name]["mse_x1000"])
-        ratio = encoders[worst]["mse_x1000"] / encoders[best]["mse_x1000"] - 1
-        sentences.append(f"The error of the {worst} is {ratio:.0%} above that of the {best}.")
+        least, most = (encoders[name]["mse_x1000"] for name in (best, worst))
+        if least:
+            sentences.append(f"The error of the {worst} is {most / least - 1:.0%} above that of the {best}.")
     for name, row in encoders.items():
         if "loss_kl" in row:
             sentences.append(f"The {name}'s code carries {row['loss_kl']:.1f} nats per image about its input.")
     return " ".join(sentences)
+
+
+def _times(above: float, below: float) -> str:
+    """How many times `below` is contained in `above`, in words that also hold for 0."""
+    if not below:
+        return "infinitely many times" if above else "exactly"
+    return f"{above / below:.1f} times"
 
 
 def between_points(rows: dict[str, Row]) -> str:
@@ -196,9 +216,9 @@ def conditional(rows: dict[str, Row]) -> str:
         compared = ""
         if others:
             nearest = min(others, key=lambda key: others[key])
-            ratio = others[nearest] / row["frechet_distance"]
-            relation = f"{ratio:.1f} times nearer" if ratio >= 1 else f"{1 / ratio:.1f} times farther"
-            compared = f", {relation} than those of the {nearest}"
+            near, far = sorted((row["frechet_distance"], others[nearest]))
+            relation = "nearer" if row["frechet_distance"] == near else "farther"
+            compared = f", {_times(far, near)} {relation} than those of the {nearest}"
         sentences.append(
             f"The classifier sees the label that was asked for in {row['label_accuracy']:.1%} of the {name}'s samples "
             f"(real test images: {real['label_accuracy']:.1%}). Their Fréchet distance to the test images is "
@@ -210,16 +230,17 @@ def conditional(rows: dict[str, Row]) -> str:
 def choose_figures(rows: dict[str, Row]) -> dict[str, Path]:
     """The figures of the page: a model with a prior over its latents is shown in detail, else the first encoder."""
     encoders = [name for name, row in rows.items() if "mse_x1000" in row]
-    planar = [name for name in encoders if (FIGURES / f"latent_grid_{name}.png").exists()]
+    planar = [name for name in encoders if (FIGURES / name / "latent_grid.png").exists()]
     shown = next((name for name in planar if "elbo" in rows[name]), (planar or encoders or [""])[0])
     followers = [name for name, row in rows.items() if name != "real" and "label_accuracy" in row]
     wanted = {
-        "reconstructions": "reconstructions",
-        "latent_space": "latent_space",
-        "interpolations": f"interpolations_{shown}",
-        "latent_grid": f"latent_grid_{shown}",
-        "samples_by_class": f"samples_by_class_{followers[0]}" if followers else "samples",
-        "training": "training",
+        "reconstructions": COMPARISON / "reconstructions.png",
+        "latent_space": COMPARISON / "latent_space.png",
+        "interpolations": FIGURES / shown / "interpolations.png",
+        "latent_grid": FIGURES / shown / "latent_grid.png",
+        "samples_by_class": FIGURES / followers[0] / "samples_by_class.png"
+        if followers
+        else COMPARISON / "samples.png",
+        "training": COMPARISON / "training.png",
     }
-    paths = {key: FIGURES / f"{name}.png" for key, name in wanted.items()}
-    return {key: path for key, path in paths.items() if path.exists()}
+    return {key: path for key, path in wanted.items() if path.exists()}

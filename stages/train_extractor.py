@@ -3,20 +3,29 @@
 One whose weights come from elsewhere is fetched instead, and has no curves.
 """
 
-from generative.files import write_text
-from generative.tensors import save_tensors
-from stages.extractors import read_extractor
-from stages.fitting import train_network
-from stages.paths import EXTRACTOR_PREFIX, extractor, extractor_curves
+from generative.io.files import write_text
+from generative.io.tensors import save_tensors
+from stages.common.extractors import read_extractor
+from stages.common.fitting import train_network
+from stages.common.params import read_params
+from stages.common.paths import CODE, EXTRACTOR_PREFIX, extractor, extractor_curves
 
 
 def main(name: str) -> None:
     """Make the extractor `name` and write its weights and curves."""
-    config, kind = read_extractor(name)
-    weights, curves = extractor(name), extractor_curves(name)
+    params = read_params()
+    config, kind = read_extractor(params, name)
     if hasattr(kind, "Objective"):
-        label = f"{EXTRACTOR_PREFIX}{name}"
-        train_network(label, config, kind.Model, kind.Objective, weights=weights, curves=curves)
+        train_network(
+            f"{EXTRACTOR_PREFIX}{name}",
+            config,
+            kind.Model,
+            kind.Objective,
+            compute=params.compute,
+            code=[CODE / "stages" / "train_extractor.txt", CODE / "extractors" / f"{config.kind}.txt"],
+            weights=extractor(name),
+            curves=extractor_curves(name),
+        )
     else:
-        save_tensors(weights, dict(kind.fetch(config).state_dict()), {})
-        write_text(curves, "epoch\n")
+        save_tensors(extractor(name), dict(kind.fetch(config).state_dict()), {})
+        write_text(extractor_curves(name), "epoch\n")

@@ -1,6 +1,7 @@
 """Shared fixtures: small images, random states, and the real data in a folder."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
-from generative.data import Split
-from generative.runtime import make_rng
-from generative.sources import SHA256, fetch_all
+from generative.compute.runtime import make_rng
+from generative.data.sources import SHA256, fetch_all
+from generative.data.splits import Split
 from stages.download import SOURCE_VARIABLE
-from tests.small import make_blobs
+from tests.small import SMALL_SAMPLES, SMALL_TRAIN_SIZE, make_blobs
+from tools.demo import make_scratch, repro
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,6 +46,30 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fetch_all([str(workspace), *([first] if first else []), *sources], folder, timeout=20, retries=1)
     assert {path.name for path in folder.iterdir()} == set(SHA256)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> Path:
+    """A finished small run of the pipeline, made once for all test processes: to be copied, never changed."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, done = shared / "finished", shared / "finished.ok"
+    with FileLock(shared / "finished.lock"):
+        if not done.exists():
+            make_scratch(ROOT, folder, train_size=SMALL_TRAIN_SIZE, num_samples=SMALL_SAMPLES)
+            assert repro(folder, "--jobs=1", raw=raw_folder) == 0
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Iterator[Path]:
+    """A finished small run of the module's own, in which the repository is copied too."""
+    folder = tmp_path_factory.mktemp("pipeline") / "copy"
+    shutil.copytree(finished_run, folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

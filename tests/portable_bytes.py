@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from generative.checkpoints import Checkpoints
-from generative.data import Split, balanced_labels, to_unit
-from generative.density import MixtureDensity
-from generative.environment import process_environment, restart_with
+from generative.compute.environment import process_environment, restart_with
+from generative.compute.runtime import make_rng, start
+from generative.compute.settings import ComputeConfig
+from generative.data.splits import Split, balanced_labels, to_unit
 from generative.extractor import load_extractor_kind
 from generative.families import cgan
-from generative.runtime import ComputeConfig, make_rng, start
+from generative.networks.mixture import Mixture
 from generative.scores.diversity import mean_distance
 from generative.scores.extrapolation import extrapolated_frechet_distance
 from generative.scores.frechet import bootstrap_error, frechet_distance, statistics
@@ -29,9 +29,10 @@ from generative.scores.manifold import neighbour_radii, overlap
 from generative.scores.memorisation import nearest_neighbours
 from generative.scores.pca import pca_error
 from generative.scores.reconstruction import reconstruction_scores
-from generative.training import fit
-from stages.models import parse_model
-from tests.small import EXERCISE, PARAMS, make_blobs
+from generative.training.checkpoints import Checkpoints
+from generative.training.loop import fit
+from stages.common.models import parse_model
+from tests.small import EXERCISE, PARAMS, changed, make_blobs
 
 _BATCH = 16
 
@@ -43,15 +44,18 @@ def main() -> None:
     cgan._STATISTICS_BATCH, cgan._STATISTICS_BATCHES = 50, 2
     split = shuffled(make_blobs(), 2 * _BATCH)
     for name, block in (PARAMS["models"] | EXERCISE).items():
-        changes = {"epochs": 1, "batch_size": _BATCH, "mixture_components": 3, "refine_steps": 2}
-        config, family = parse_model(block | {key: changes[key] for key in changes if key in block}, where=name)
-        model = trained(name, family, config, split)
+        changes = {"epochs": 1, "batch_size": _BATCH}
+        if "sampling" in block:
+            changes |= {"mixture_components": 3, "refine_steps": 2}
+        config, family = parse_model(changed(block, changes), where=name)
+        model = trained(name, family, config.training, split)
+        model.prepare_sampling(config.sampling, split)
         rng = make_rng(0)
         with torch.inference_mode():
             show(f"{name} samples", model.sample(balanced_labels(20), rng))
             if model.encodes:
                 show(f"{name} latents", model.encode(to_unit(split.images[:8])))
-            if model.has_likelihood:
+            if model.bounds_likelihood:
                 show(f"{name} log-weights", model.log_weights(to_unit(split.images[:4]), 5, rng))
     for name, block in PARAMS["extractors"].items():
         kind = load_extractor_kind(block["kind"], where=name)
@@ -98,8 +102,7 @@ def show_scores(split: Split) -> None:
     a, b = torch.randn(600, 24, generator=rng), 1.1 * torch.randn(500, 24, generator=rng)
     images, others = split.images[:_BATCH], split.images[_BATCH:]
     radii = neighbour_radii(b)
-    mixture = MixtureDensity(5, 8)
-    mixture.fit(torch.randn(2000, 8, generator=rng), seed=1)
+    mixture = Mixture.fit(torch.randn(2000, 8, generator=rng), 5, seed=1)
     log_weights = 3 * torch.randn(20, 50, generator=rng, dtype=torch.float64)
     values = {
         "frechet": frechet_distance(statistics(a), statistics(b)),
@@ -113,7 +116,7 @@ def show_scores(split: Split) -> None:
         "neighbours": nearest_neighbours(images, others).distances.tolist(),
         "reconstruction": [x for part in reconstruction_scores(images, others) for x in part.tolist()],
         "bound": importance_weighted_bound(log_weights).tolist(),
-        "mixture": [x for part in mixture.state_dict().values() for x in part.flatten().tolist()],
+        "mixture": [x for part in vars(mixture).values() for x in part.flatten().tolist()],
     }
     for name, value in values.items():
         show(name, torch.tensor(np.array(value), dtype=torch.float64))

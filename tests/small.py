@@ -8,17 +8,22 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 
-from generative.checkpoints import Checkpoints
-from generative.data import Split, balanced_labels, save_split
+from generative.compute.runtime import make_rng
+from generative.data.splits import Split, balanced_labels, save_split, steps_per_epoch
 from generative.family import available_families, load_family
-from generative.runtime import make_rng
-from generative.training import History, fit
-from stages.paths import TRAIN, VALIDATION
+from generative.training.checkpoints import Checkpoints
+from generative.training.loop import History, fit
+from stages.code import hashes
+from stages.common.params import Params
+from stages.common.paths import CODE, TRAIN, VALIDATION
+from stages.common.source import write_hashes
+from tools.exercise import MODELS, read_models
 
 ROOT = Path(__file__).parent.parent
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-EXERCISE: dict[str, Any] = yaml.safe_load((ROOT / "exercise.yaml").read_text())
+EXERCISE = read_models(ROOT / MODELS)
 FAMILIES = available_families()
+SMALL_TRAIN_SIZE, SMALL_SAMPLES = 1000, 200  # of the small run of the whole pipeline
 
 _SMALLER: dict[str, Any] = {
     "epochs": 3,
@@ -57,7 +62,19 @@ def make_blobs() -> Split:
 
 def shrunk(block: dict[str, Any]) -> dict[str, Any]:
     """A model's or an extractor's params, for images that are learned in seconds."""
-    return block | {key: value for key, value in _SMALLER.items() if key in block}
+    smaller = {key: value for key, value in _SMALLER.items() if key in block}
+    inner = {key: shrunk(value) for key, value in block.items() if isinstance(value, dict)}
+    return block | smaller | inner
+
+
+def changed(block: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A model's params with `changes`, each in the part that it belongs to."""
+    sampling = {key: value for key, value in changes.items() if key in block.get("sampling", {})}
+    training = {key: value for key, value in changes.items() if key not in sampling}
+    parts = {"training": block["training"] | training}
+    if "sampling" in block:
+        parts["sampling"] = block["sampling"] | sampling
+    return block | parts
 
 
 def make_folder(folder: Path, *, epochs: int) -> Path:
@@ -67,8 +84,9 @@ def make_folder(folder: Path, *, epochs: int) -> Path:
         save_split(folder / path, blobs)
     params = PARAMS | {"models": {name: shrunk(block) for name, block in (PARAMS["models"] | EXERCISE).items()}}
     params["extractors"] = {name: shrunk(block) for name, block in PARAMS["extractors"].items()}
-    for block in (*params["models"].values(), *params["extractors"].values()):
+    for block in (*(model["training"] for model in params["models"].values()), *params["extractors"].values()):
         block["epochs"] = epochs
+    write_hashes(folder / CODE, hashes(ROOT, Params(params)))
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return folder
 
@@ -79,30 +97,32 @@ def small_config(family_name: str, **changes: Any) -> Any:
     assert blocks, (
         f"neither params.yaml nor exercise.yaml has a model of the family {family_name}: its contract cannot be tested"
     )
-    return load_family(family_name, where="test").Config.parse(shrunk(blocks[0]) | changes, where="test")
+    return load_family(family_name, where="test").Config.parse(changed(shrunk(blocks[0]), changes), where="test")
 
 
 def build(config: Any, total_steps: int = 100, fabric: Fabric | None = None) -> tuple[Any, Any, Fabric]:
     """Model, objective and Fabric (one CPU process if none is given), initialised from the configured seed."""
     family = load_family(config.family, where="test")
-    torch.manual_seed(config.seed)
-    model = family.Model(config)
+    torch.manual_seed(config.training.seed)
+    model = family.Model(config.training)
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    return model, family.Objective(model, config, fabric, total_steps), fabric
+    return model, family.Objective(model, config.training, fabric, total_steps), fabric
 
 
 def train(config: Any, split: Split, folder: Path, fabric: Fabric | None = None, **changes: Any) -> tuple[Any, History]:
-    """Train one model of `config` on `split`, which also serves as validation split."""
-    steps = config.epochs * (len(split) // config.batch_size)
+    """Train one model of `config` on `split`, which also serves as validation split, and prepare it to sample."""
+    training = config.training
+    steps = training.epochs * steps_per_epoch(len(split), training.batch_size)
     model, objective, fabric = build(config, steps, fabric)
     settings: dict[str, Any] = {
         "name": config.family,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
+        "epochs": training.epochs,
+        "batch_size": training.batch_size,
+        "seed": training.seed,
         "fabric": fabric,
         "checkpoints": Checkpoints(folder, "fingerprint"),
         "on_epoch": lambda _: None,
     }
     history = fit(model, objective, split, split, **settings | changes)
+    model.prepare_sampling(config.sampling, split)
     return model, history

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from generative.coders import make_decoder, make_encoder, refine
-from generative.data import IMAGE_SHAPE, Split, to_unit
+from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.splits import Split, to_unit
 from generative.errors import PipelineError
-from generative.optimizers import make_schedule
+from generative.networks.coders import make_decoder, make_encoder, refine
+from generative.training.schedules import make_schedule
 from tests.small import build, small_config
 
 
@@ -24,7 +25,7 @@ from tests.small import build, small_config
     ],
 )
 def test_networks_map_images_to_vectors_and_back(changes: dict[str, Any], rng: torch.Generator) -> None:
-    config = small_config("autoencoder", latent_dim=3, **({"sine_frequency": 0.0} | changes))
+    config = small_config("autoencoder", latent_dim=3, **({"sine_frequency": 0.0} | changes)).training
     z = make_encoder(config, 5)(torch.rand(7, *IMAGE_SHAPE, generator=rng))
     assert z.shape == (7, 5)
     x_hat = make_decoder(config)(torch.randn(7, 3, generator=rng))

@@ -8,19 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from generative.data import (
-    Split,
-    balanced_labels,
-    load_split,
-    save_split,
-    stratified_split,
-    to_uint8,
-    to_unit,
-)
+from generative.compute.runtime import make_rng
+from generative.data.splits import Split, balanced_labels, load_split, save_split, stratified_split, to_uint8, to_unit
 from generative.errors import PipelineError
-from generative.files import write_bytes
-from generative.runtime import make_rng
-from generative.tensors import load_metadata, load_tensors, require, save_tensors
+from generative.io.files import write_bytes
+from generative.io.tensors import load_metadata, load_tensors, require, save_tensors
 from tests.small import ROOT
 
 
@@ -128,7 +120,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monke
 def test_next_write_replaces_what_a_killed_one_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "file"
     killed_while_writing = (
-        "import os, signal, sys; from pathlib import Path; from generative.files import atomic_path\n"
+        "import os, signal, sys; from pathlib import Path; from generative.io.files import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_bytes(b'half a longer text'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from generative.environment import PORTABLE, QUIET, process_environment
+from generative.compute.environment import PORTABLE, QUIET, process_environment
 from tests.small import PARAMS, ROOT, listen_to_interrupts, make_folder
 
 RESTARTS = """
 import os, sys
-from generative.environment import process_environment, restart_with
+from generative.compute.environment import process_environment, restart_with
 
 print(os.getpid(), sys.argv[1:], os.environ.get("OMP_WAIT_POLICY"), sys.flags.dev_mode)
 restart_with(process_environment(os.environ, portable=False))

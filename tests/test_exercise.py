@@ -8,6 +8,7 @@ import yaml
 from torch import nn
 
 from generative.family import load_family
+from stages.common.params import read_yaml
 from tests.small import EXERCISE, ROOT
 from tools.exercise import add_models
 
@@ -29,6 +30,10 @@ def test_blocks_are_added_once_and_comments_stay(tmp_path: Path) -> None:
     assert params.read_text() == once
 
 
+def test_file_is_read_as_params_are() -> None:
+    assert read_yaml(ROOT / "exercise.yaml") == EXERCISE
+
+
 @pytest.mark.parametrize("name", list(EXERCISE))
 def test_settings_are_valid(name: str) -> None:
     family = load_family(EXERCISE[name]["family"], where=name)
@@ -37,7 +42,7 @@ def test_settings_are_valid(name: str) -> None:
 
 def test_vae_has_the_exercise_s_widths() -> None:
     family = load_family("vae", where="test")
-    model = family.Model(family.Config.parse(EXERCISE["exercise_vae"], where="test"))
+    model = family.Model(family.Config.parse(EXERCISE["exercise_vae"], where="test").training)
     assert linear_sizes(model.encoder) == [(784, 512), (512, 4)]  # mean and log-variance of two dimensions
     assert linear_sizes(model.decoder) == [(2, 512), (512, 784)]
     assert float(model.variance) == 0.5

@@ -9,13 +9,13 @@ import torch
 from lightning_fabric import Fabric
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from generative.data import Split, to_unit
+from generative.compute.runtime import make_rng
+from generative.data.splits import Split, to_unit
 from generative.errors import PipelineError
 from generative.extractor import PACKAGE, FeatureExtractor, embed, load_extractor_kind
 from generative.extractors import inception
-from generative.kinds import available
-from generative.runtime import make_rng
-from generative.tensors import load_tensors, load_weights, save_tensors
+from generative.io.tensors import load_tensors, load_weights, save_tensors
+from generative.plugins import available
 from tests.small import PARAMS
 
 TRAINED = [name for name in available(PACKAGE) if hasattr(load_extractor_kind(name, where="test"), "Objective")]

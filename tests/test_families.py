@@ -10,17 +10,18 @@ import torch
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from generative.adversarial import Loss, discriminator_loss, generator_loss
-from generative.averaging import MovingAverage, estimate_statistics
-from generative.data import IMAGE_SHAPE, Split, balanced_labels, to_unit
-from generative.density import MixtureDensity
+from generative.compute.runtime import make_rng
+from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.splits import Split, balanced_labels, to_unit
 from generative.families.cgan import Discriminator
 from generative.families.vae import gaussian_nll, kl_to_standard_normal
 from generative.family import available_families, load_family
-from generative.runtime import make_rng
+from generative.io.tensors import load_tensors, load_weights, save_tensors
+from generative.networks.mixture import Mixture, fitted_vectors
 from generative.scores.likelihood import importance_weighted_bound
-from generative.tensors import load_tensors, load_weights, save_tensors
-from generative.training import preview
+from generative.training.adversarial import Loss, discriminator_loss, generator_loss
+from generative.training.averaging import MovingAverage, estimate_statistics
+from generative.training.loop import preview
 from tests.small import FAMILIES, build, small_config, train
 
 
@@ -80,8 +81,9 @@ class TestContract:
         model, _ = train(config, blobs, tmp_path)
         path = tmp_path / "model.safetensors"
         save_tensors(path, dict(model.state_dict()))
-        restored = load_family(name, where="test").Model(config).eval()
+        restored = load_family(name, where="test").Model(config.training).eval()
         load_weights(restored, load_tensors(path), path=path)
+        restored.prepare_sampling(config.sampling, blobs)
         labels = balanced_labels(10)
         with torch.inference_mode():
             assert torch.equal(model.sample(labels, make_rng(1)), restored.sample(labels, make_rng(1)))
@@ -104,7 +106,7 @@ class TestContract:
 
     def test_likelihood_bound_has_one_value_per_image(self, name: str, blobs: Split) -> None:
         model, _, _ = build(small_config(name))
-        if not model.has_likelihood:
+        if not model.bounds_likelihood:
             return
         with torch.inference_mode():
             bound = model.likelihood_bound(to_unit(blobs.images), make_rng(1))
@@ -187,8 +189,7 @@ def test_generator_and_discriminator_both_see_the_label(blobs: Split, rng: torch
 def test_mixture_recovers_two_clusters(rng: torch.Generator) -> None:
     z = torch.randn(4000, 2, generator=rng) * torch.tensor([0.5, 0.1]) + torch.tensor([3.0, 0.0])
     z[:1000] = torch.randn(1000, 2, generator=rng) * 0.2 - 4
-    density = MixtureDensity(2, 2)
-    density.fit(z, seed=3)
+    density = Mixture.fit(z, 2, seed=3)
     order = density.means[:, 0].argsort()
     torch.testing.assert_close(density.weights[order], torch.tensor([0.25, 0.75]), atol=0.01, rtol=0)
     torch.testing.assert_close(density.means[order], torch.tensor([[-4.0, -4.0], [3.0, 0.0]]), atol=0.05, rtol=0)
@@ -198,10 +199,16 @@ def test_mixture_recovers_two_clusters(rng: torch.Generator) -> None:
 
 def test_mixture_fit_is_bitwise_repeatable(rng: torch.Generator) -> None:
     z = torch.randn(3000, 2, generator=rng)
-    fits = [MixtureDensity(6, 2) for _ in range(2)]
-    for density in fits:
-        density.fit(z, seed=3)
-    assert all(torch.equal(a, b) for a, b in zip(fits[0].buffers(), fits[1].buffers(), strict=True))
+    one, other = (Mixture.fit(z, 6, seed=3) for _ in range(2))
+    assert all(torch.equal(value, getattr(other, key)) for key, value in vars(one).items())
+
+
+def test_mixture_takes_as_many_components_as_there_are_vectors_to_fit() -> None:
+    assert [fitted_vectors(count) for count in (30, 20_000, 20_001, 55_000)] == [30, 20_000, 10_001, 18_334]
+    z = torch.randn(30, 2, generator=make_rng(1))
+    assert Mixture.fit(z, 30, seed=3).sample(5, make_rng(1)).shape == (5, 2)
+    with pytest.raises(ValueError, match="31"):
+        Mixture.fit(z, 31, seed=3)
 
 
 def test_moving_average_follows_with_growing_memory() -> None:

@@ -10,11 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from generative.data import CLASS_NAMES, Split
+from generative.data.fashion_mnist import CLASS_NAMES
+from generative.data.splits import Split
+from generative.errors import PipelineError
 from generative.figures import charts, images
+from generative.figures.latents import Plane
+from generative.figures.strips import load_strip, save_strip
 from generative.figures.style import CLASS_COLOURS, MODEL_COLOURS, save_figure
-from stages.figures import long_table
-from stages.report import COLUMNS, best_model, between_points, columns, conditional, representation, table
+from stages.common.params import Params
+from stages.compare import long_table, score_charts
+from stages.report import Column, best_model, between_points, columns, conditional, representation, table
+
+PARAMS = Params({"extractors": {"classifier": {"kind": "classifier"}, "bottleneck": {"kind": "bottleneck"}}})
 
 
 def test_tile_puts_images_row_by_row() -> None:
@@ -49,7 +56,7 @@ def test_latent_space_is_the_same_file_every_time(tmp_path: Path, dim: int, rng:
     hashes = set()
     for attempt in range(2):
         path = tmp_path / f"{attempt}.png"
-        save_figure(charts.latent_spaces({"vae": z}, labels), path, dpi=60)
+        save_figure(charts.latent_spaces({"vae": (Plane.of(z), labels)}), path, dpi=60)
         hashes.add(hashlib.sha256(path.read_bytes()).hexdigest())
         assert b"matplotlib" not in path.read_bytes().lower()
     assert len(hashes) == 1
@@ -57,18 +64,41 @@ def test_latent_space_is_the_same_file_every_time(tmp_path: Path, dim: int, rng:
 
 def test_projection_keeps_the_two_widest_directions(rng: torch.Generator) -> None:
     z = torch.randn(2000, 4, generator=rng) * torch.tensor([0.1, 5.0, 0.2, 3.0])
-    points, title, _ = charts._planar(z)
+    points, title, _ = Plane.of(z)
     torch.testing.assert_close(points.std(0), torch.tensor([5.0, 3.0]), rtol=0.1, atol=0)
     assert "2 principal components of 4" in title
 
 
-def test_reconstructions_show_the_first_images_of_each_class(blobs: Split) -> None:
-    figure = images.reconstructions(blobs.images, blobs.labels, {"a": blobs.images, "b": blobs.images})
+def test_reconstructions_stand_below_their_images(blobs: Split) -> None:
+    shown = blobs.images[:20]  # labels are 0, 1, ... in turn
+    figure = images.reconstructions(shown, {"a": 255 - shown, "b": shown})
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["test image", "a", "b"] * 2
     assert [label.get_text() for label in axes.get_xticklabels()] == list(CLASS_NAMES)
     canvas = np.asarray(axes.get_images()[0].get_array())
-    assert (canvas[:28, 30:58] == blobs.images[1, 0].numpy()).all()  # labels are 0, 1, ... in turn
+    assert (canvas[:28, 30:58] == shown[1, 0].numpy()).all()
+    assert (canvas[30:58, 30:58] == 255 - shown[1, 0].numpy()).all()
+    assert (canvas[-28:, :28] == shown[10, 0].numpy()).all()
+
+
+def test_strip_keeps_every_grey_level(blobs: Split, tmp_path: Path) -> None:
+    save_strip(blobs.images[:15], 5, tmp_path / "strip.png")
+    assert torch.equal(load_strip(tmp_path / "strip.png"), blobs.images[:15])
+    with Image.open(tmp_path / "strip.png") as picture:
+        assert picture.size == (5 * 28, 3 * 28)
+
+
+@pytest.mark.parametrize("content", ["nothing", "text", "other size", "colours"])
+def test_other_files_are_no_strip(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "strip.png"
+    if content == "text":
+        path.write_text("<html>")
+    elif content != "nothing":
+        Image.new("L" if content == "other size" else "RGB", (28, 29) if content == "other size" else (28, 28)).save(
+            path
+        )
+    with pytest.raises(PipelineError, match=r"strip\.png"):
+        load_strip(path)
 
 
 def test_animation_goes_there_and_back(tmp_path: Path, blobs: Split) -> None:
@@ -122,8 +152,9 @@ class TestReportWords:
 
     def test_table_shows_a_dash_for_what_is_not_there_and_no_empty_column(self) -> None:
         rows = {"real": {"frechet_distance": 0.015}, "vae": {"frechet_distance": 1.234, "ssim": 0.5678}}
-        cells = table(rows, {"real": {}, "vae": {"frechet_distance": 0.01}})
-        assert [column.key for column in columns(rows)] == ["frechet_distance", "ssim"]
+        shown = columns(PARAMS, rows)
+        cells = table(rows, {"real": {}, "vae": {"frechet_distance": 0.01}}, shown)
+        assert [column.key for column in shown] == ["frechet_distance", "ssim"]
         assert [cell.text for cell in cells["real"]] == ["0.01 ± 0.00", "–"]
         assert [cell.text for cell in cells["vae"]] == ["1.23 ± 0.01", "0.568"]
 
@@ -133,10 +164,38 @@ class TestReportWords:
     ) -> None:
         rows = {"real": {"frechet_distance": 0.0}} | {n: {"frechet_distance": v} for n, v in (("a", 1.2), ("b", 1.0))}
         errors = {name: {"frechet_distance": error} for name in rows}
-        assert best_model(rows, errors, COLUMNS[0]) == winner
-        assert [cells[0].bold for cells in table(rows, errors).values()] == [False, False, winner == "b"]
+        shown = columns(PARAMS, rows)
+        assert best_model(rows, errors, shown[0]) == winner
+        assert [cells[0].bold for cells in table(rows, errors, shown).values()] == [False, False, winner == "b"]
+
+    def test_a_third_model_within_its_error_keeps_the_first_from_being_bold(self) -> None:
+        values = {"a": (1.0, 0.01), "b": (1.2, 0.01), "c": (1.25, 0.6)}
+        rows = {name: {"frechet_distance": value} for name, (value, _) in values.items()}
+        errors = {name: {"frechet_distance": error} for name, (_, error) in values.items()}
+        column = columns(PARAMS, rows)[0]
+        assert best_model(rows, errors, column) is None
+        errors["c"]["frechet_distance"] = 0.01
+        assert best_model(rows, errors, column) == "a"
+
+    def test_perfect_reconstruction_has_words_too(self) -> None:
+        perfect = self.encoder | {"mse_x1000": 0.0}
+        text = representation({"real": {}, "copy": perfect, "vae": self.encoder})
+        assert "0 of 255 grey levels" in text
+        assert "infinitely many times its squared error" in text
+        assert "above that of" not in text
+        rows = {"real": {"frechet_distance": 0.0, "label_accuracy": 0.9}, "ae": self.encoder}
+        rows["copy"] = {"frechet_distance": 0.0, "label_accuracy": 0.9}
+        assert "infinitely many times nearer than those of the real" not in conditional(rows)
+        assert "0.00, infinitely many times nearer than those of the ae" in conditional(rows)
+
+    def test_columns_and_charts_follow_the_names_of_the_extractors(self) -> None:
+        renamed = Params({"extractors": {"judge": {"kind": "classifier"}, "other": {"kind": "inception"}}})
+        row = {"frechet_distance": 1.0, "frechet_other": 2.0}
+        assert [column.heading for column in columns(renamed, {"a": row})] == ["Fréchet distance ↓", "FID ↓"]
+        titles = [chart.title for chart in score_charts(renamed, {"real": row, "a": row})]
+        assert titles == [f"Fréchet distance, {name}\n(lower is better)" for name in ("judge", "other")]
 
     def test_higher_is_better_where_the_arrow_says_so(self) -> None:
         rows = {"real": {"ssim": 1.0}, "a": {"ssim": 0.8}, "b": {"ssim": 0.7}}
-        column = next(column for column in COLUMNS if column.key == "ssim")
+        column = Column("ssim", "SSIM ↑", 3)
         assert best_model(rows, {name: {} for name in rows}, column) == "a"

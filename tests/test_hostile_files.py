@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from generative.errors import PipelineError
-from generative.tensors import load_metadata, load_tensors, load_weights
+from generative.io.tensors import load_metadata, load_tensors, load_weights
 
 
 class Bomb:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,15 @@ import torch
 import yaml
 from PIL import Image
 
-from generative.data import IMAGE_SHAPE, load_split
-from generative.environment import process_environment
+from generative.compute.environment import process_environment
+from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.splits import load_split
 from generative.family import load_family
-from generative.tensors import load_tensors
+from generative.io.tensors import load_tensors
 from stages.download import SOURCE_VARIABLE
-from tests.small import PARAMS, ROOT
-from tools.demo import make_scratch, repro
+from tests.small import PARAMS, ROOT, SMALL_SAMPLES, SMALL_TRAIN_SIZE
 
 MODELS = list(PARAMS["models"])
-SIZE = 1000
-SAMPLES = 200
 
 
 def lock_of(folder: Path) -> dict[str, object]:
@@ -35,27 +32,18 @@ def lock_of(folder: Path) -> dict[str, object]:
     return stages
 
 
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> Iterator[Path]:
-    """A finished small run."""
-    folder = tmp_path_factory.mktemp("pipeline") / "copy"
-    make_scratch(ROOT, folder, train_size=SIZE, num_samples=SAMPLES)
-    assert repro(folder, "--jobs=1", raw=raw_folder) == 0
-    yield folder
-    shutil.rmtree(folder)
-
-
 def test_every_stage_ran(scratch: Path) -> None:
-    per_model = [f"{stage}@{name}" for stage in ("train", "generate", "evaluate") for name in MODELS]
+    per_model = [f"{stage}@{name}" for stage in ("train", "generate", "evaluate", "publish") for name in MODELS]
     single = [
+        "code",
         "check_params",
         "download",
         "prepare",
         *(f"train_extractor@{name}" for name in PARAMS["extractors"]),
         "embed_real",
         "evaluate_real",
-        "summarize",
-        "figures",
+        "publish_real",
+        "compare",
     ]
     assert set(lock_of(scratch)) == {*single, "report", *per_model}
 
@@ -63,7 +51,7 @@ def test_every_stage_ran(scratch: Path) -> None:
 def test_splits(scratch: Path) -> None:
     prepared = scratch / "data" / "prepared"
     train, validation, test = (load_split(prepared / f"{name}.safetensors") for name in ("train", "validation", "test"))
-    assert (len(train), len(validation), len(test)) == (SIZE, PARAMS["prepare"]["validation_size"], 10_000)
+    assert (len(train), len(validation), len(test)) == (SMALL_TRAIN_SIZE, PARAMS["prepare"]["validation_size"], 10_000)
     for split in (train, validation, test):
         assert len(set(torch.bincount(split.labels).tolist())) == 1
     seen = {image.numpy().tobytes() for image in train.images}
@@ -74,14 +62,14 @@ def test_splits(scratch: Path) -> None:
 def test_interface_of_generated_tensors(scratch: Path, name: str) -> None:
     tensors = load_tensors(scratch / "data" / "generated" / f"{name}.safetensors")
     assert tensors["samples"].dtype == torch.uint8
-    assert tensors["samples"].shape == (SAMPLES, *IMAGE_SHAPE)
+    assert tensors["samples"].shape == (SMALL_SAMPLES, *IMAGE_SHAPE)
     assert tensors["labels"].dtype == torch.int64
     counts = torch.bincount(tensors["labels"] + 1, minlength=11).tolist()
     family = load_family(PARAMS["models"][name]["family"], where=name)
     if family.Model.conditional:
-        assert counts == [0] + [SAMPLES // 10] * 10
+        assert counts == [0] + [SMALL_SAMPLES // 10] * 10
     else:
-        assert counts == [SAMPLES] + [0] * 10
+        assert counts == [SMALL_SAMPLES] + [0] * 10
     if family.Model.encodes:
         assert tensors["latents"].shape[0] == 10_000
         assert tensors["latents"].dtype == torch.float32
@@ -125,10 +113,9 @@ def test_scores_come_with_errors_and_a_second_extractor(scratch: Path) -> None:
         assert set(scores) == set(errors)
         assert all(error >= 0 for error in errors.values())
         assert errors["frechet_distance"] > 0
-        first, second = (
-            json.loads((metrics / "features" / extractor / f"{name}.json").read_text())
-            for extractor in PARAMS["extractors"]
-        )
+        features = json.loads((metrics / "features" / f"{name}.json").read_text())
+        assert list(features) == list(PARAMS["extractors"])
+        first, second = features.values()
         assert set(first["scores"]) == set(second["scores"]) <= set(scores)
         assert first["scores"]["frechet_distance"] == scores["frechet_distance"]
         assert second["scores"]["frechet_distance"] == scores["frechet_bottleneck"]
@@ -151,16 +138,20 @@ def test_metrics_that_dvc_shows_are_few(scratch: Path) -> None:
 
 
 def test_figures_can_be_opened(scratch: Path) -> None:
-    folder = scratch / "plots" / "figures"
-    names = {path.name for path in folder.iterdir()}
-    for stem in ("reconstructions", "latent_space", "samples", "training", "scores", "samples_by_class_cgan"):
-        assert f"{stem}.png" in names
+    plots = scratch / "plots"
+    folders = ("comparison", "figures", "data")
+    names = {str(path.relative_to(plots)) for folder in folders for path in plots.glob(f"{folder}/**/*")}
+    compared = ("reconstructions", "latent_space", "samples", "training", "scores")
+    assert {f"comparison/{name}.png" for name in compared} <= names
+    assert {"figures/cgan/samples_by_class.png", "data/real/samples.png", "data/vae/latents.tsv"} <= names
     for model in ("autoencoder", "vae"):
-        assert {f"latent_grid_{model}.png", f"interpolations_{model}.png", f"interpolation_{model}.gif"} <= names
-    for path in folder.iterdir():
-        with Image.open(path) as image:
-            image.load()
-            assert min(image.size) > 100
+        drawn = {"latent_grid.png", "interpolations.png", "interpolation.gif", "neighbours.png"}
+        assert {f"figures/{model}/{name}" for name in drawn} <= names
+    for name in names:
+        if name.endswith((".png", ".gif")):
+            with Image.open(plots / name) as image:
+                image.load()
+                assert min(image.size) >= 56
 
 
 def test_report_is_a_pdf_without_a_date(scratch: Path) -> None:
@@ -197,7 +188,7 @@ def test_run_from_scratch_gives_the_same_hashes_also_with_stages_side_by_side(sc
 def test_changed_param_reruns_its_model_alone(scratch: Path) -> None:
     text = (scratch / "params.yaml").read_text()
     params = yaml.safe_load(text)
-    params["models"]["vae"]["learning_rate"] *= 2
+    params["models"]["vae"]["training"]["learning_rate"] *= 2
     try:
         (scratch / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         result = subprocess.run(["dvc", "status"], cwd=scratch, capture_output=True, text=True, check=True)
@@ -211,11 +202,11 @@ def test_changed_param_reruns_its_model_alone(scratch: Path) -> None:
 
 def test_killed_training_goes_on_and_ends_in_the_same_bytes(scratch: Path, tmp_path: Path) -> None:
     """SIGKILL after the first checkpoint, through the real stage and its files."""
-    for name in ("stages", "generative"):
+    for name in ("stages", "generative", "code"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "data").symlink_to(scratch / "data")
     params = yaml.safe_load((scratch / "params.yaml").read_text())
-    params["models"]["autoencoder"]["epochs"] = 100
+    params["models"]["autoencoder"]["training"]["epochs"] = 100
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     command = [sys.executable, "-m", "stages", "train", "autoencoder"]
     weights = tmp_path / "models" / "autoencoder.safetensors"
@@ -269,6 +260,15 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
+FOR_HINTS = ("generative.data.splits", "generative.io.tensors")  # imported by some for hints alone
+
+
+def lines_of(path: Path) -> list[str]:
+    """Lines of a file, or of all files of a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return [line for file in files if file.is_file() for line in file.read_text().splitlines()]
+
+
 def opened_files(folder: Path, log: Path) -> set[Path]:
     """Files in `folder` that the audited process opened and that are still there; sources in the place of bytecode."""
     found = set()
@@ -281,15 +281,19 @@ def opened_files(folder: Path, log: Path) -> set[Path]:
     return {path for path in found if path.parts[0] not in (".checkpoints", ".git")}
 
 
-STAGES = ["download", "prepare", "embed_real", "evaluate_real", "summarize", "figures", "report"]
+STAGES = ["download", "prepare", "embed_real", "evaluate_real", "publish_real", "compare", "report"]
+STAGES += ["train_extractor@bottleneck", *(f"{stage}@vae" for stage in ("train", "generate", "evaluate", "publish"))]
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "train_extractor@bottleneck", "train@vae", "generate@vae", "evaluate@vae"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_stage_opens_nothing_that_it_does_not_declare(
     stage: str, scratch: Path, raw_folder: Path, tmp_path: Path
 ) -> None:
     entry: Any = lock_of(scratch)[stage]
     declared = {Path(item["path"]) for kind in ("deps", "outs") for item in entry[kind]} | {Path("params.yaml")}
+    hashed = [line.split()[-1] for path in declared if path.parts[0] == "code" for line in lines_of(scratch / path)]
+    declared |= {Path(name) for name in hashed}  # the code, by the hash of what it computes
+    declared |= {Path(*name.split(".")).with_suffix(".py") for name in FOR_HINTS}
     arguments = entry["cmd"].removeprefix("python -m ").split()
     log = tmp_path / "opened.txt"
     command = [sys.executable, "-c", AUDITED, str(log), *arguments]
@@ -299,88 +303,3 @@ def test_stage_opens_nothing_that_it_does_not_declare(
     assert opened & declared  # the log is not empty
     undeclared = {path for path in opened if not declared & {path, *path.parents}}
     assert not undeclared, f"{stage} opens {sorted(map(str, undeclared))}, which dvc.yaml does not declare"
-
-
-TOY_FAMILY = '''
-"""Templates: one image per class, blurred by noise; as small as a family can be."""
-
-import torch
-
-from generative.data import IMAGE_SHAPE
-from generative.family import FamilyConfig, GenerativeModel, TrainingObjective
-
-
-class Config(FamilyConfig):
-    spread: float
-
-    def describe(self):
-        return "one template per class plus noise."
-
-
-class Model(GenerativeModel):
-    conditional = True
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.templates = torch.nn.Embedding(10, 784)
-
-    def forward(self, y):
-        return torch.sigmoid(self.templates(y)).view(-1, *IMAGE_SHAPE)
-
-    def sample(self, labels, rng):
-        x = self(labels)
-        return (x + self.config.spread * torch.randn(x.shape, generator=rng, device=rng.device)).clamp(0, 1)
-
-
-class Objective(TrainingObjective):
-    losses = ("squared_error",)
-
-    def __init__(self, model, config, fabric, total_steps):
-        optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate)
-        self.fabric, (self.model, self.optimizer) = fabric, fabric.setup(model, optimizer)
-
-    def step(self, x, y, rng):
-        loss = (self.model(y) - x).square().flatten(1).sum(1).mean()
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        self.optimizer.step()
-        return {"squared_error": loss.detach()}
-
-    def validate(self, x, y, rng):
-        return {"squared_error": (self.model(y) - x).square().flatten(1).sum(1).mean()}
-
-    def state_dict(self):
-        return {"optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state):
-        self.optimizer.load_state_dict(state["optimizer"])
-'''
-
-
-def test_new_family_is_one_file_and_one_block(scratch: Path) -> None:
-    """It is trained, scored, drawn and reported, and nothing that was there is trained again."""
-    before = lock_of(scratch)
-    (scratch / "generative" / "families" / "toy.py").write_text(TOY_FAMILY)
-    params = yaml.safe_load((scratch / "params.yaml").read_text())
-    params["models"]["toy"] = {
-        "family": "toy",
-        "seed": 1,
-        "epochs": 1,
-        "batch_size": 50,
-        "learning_rate": 1.0,
-        "spread": 0.1,
-    }
-    (scratch / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    assert repro(scratch) == 0
-    after = lock_of(scratch)
-    assert set(after) - set(before) == {"train@toy", "generate@toy", "evaluate@toy"}
-    assert all(after[f"train@{name}"] == before[f"train@{name}"] for name in MODELS)
-    assert "label_accuracy" in json.loads((scratch / "metrics" / "scores" / "toy.json").read_text())
-    assert (scratch / "plots" / "figures" / "samples_by_class_toy.png").exists()
-
-    (scratch / "generative" / "families" / "toy.py").unlink()
-    del params["models"]["toy"]  # and away with it: its files do not stay behind to change what others read
-    (scratch / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    assert repro(scratch) == 0
-    for stage in ("summarize", "figures", "report"):
-        assert lock_of(scratch)[stage] == before[stage]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from generative.environment import process_environment
+from generative.compute.environment import process_environment
 from tests.small import ROOT
 
 EMULATOR = shutil.which("qemu-x86_64")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from generative.portable import Linear, matmul, use_portable
+from generative.compute.portable import Linear, matmul, use_portable
 
 
 @pytest.fixture(autouse=True)

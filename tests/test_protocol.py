@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from generative.checkpoints import Checkpoints
-from generative.data import NUM_CLASSES, Split, to_uint8, to_unit
+from generative.compute.runtime import make_rng
+from generative.data.fashion_mnist import NUM_CLASSES
+from generative.data.splits import Split, to_uint8, to_unit
 from generative.extractor import FeatureExtractor, embed, load_extractor_kind
-from generative.runtime import make_rng
 from generative.scores.manifold import neighbour_radii
 from generative.scores.memorisation import memorisation, nearest_neighbours
 from generative.scores.score import Score, mean_score
-from generative.training import fit
-from stages.evaluate import FeatureScores, feature_scores, headline
+from generative.training.checkpoints import Checkpoints
+from generative.training.loop import fit
+from stages.common.scoring import EvaluateConfig, FeatureScores, RealFeatures, feature_scores, leading_scores
 from stages.prepare import read_idx
-from stages.scoring import EvaluateConfig, RealFeatures
 from tests.small import PARAMS
 
 TRAIN, TEST = 6000, 2000
@@ -51,7 +51,7 @@ class Protocol(NamedTuple):
         """What `evaluate` says about `images`, without the trained classifier of CAS."""
         found = nearest_neighbours(images, self.train.images).distances
         return {
-            **headline(self.features(images, labels)),
+            **leading_scores(self.features(images, labels)),
             **memorisation(found, self.test_neighbours)._asdict(),
             "label_accuracy": mean_score(self.classes(images) == labels),
         }

@@ -7,7 +7,7 @@ from tests.small import ROOT
 
 FLUSHES = """
 import torch
-from generative.runtime import ComputeConfig, start
+from generative.compute.runtime import ComputeConfig, start
 
 start(ComputeConfig(accelerator="cpu", devices=1, precision="32-true", threads=2, portable=False))
 small = torch.full((1_000_000,), 1e-30)  # enough elements for both threads

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_fidelity import metric_kid, metric_prc
 from torchmetrics.image.kid import poly_mmd
 
-from generative.data import Split, to_unit
+from generative.data.splits import Split, to_unit
 from generative.scores.classification import classification_accuracy
 from generative.scores.diversity import mean_distance
 from generative.scores.extrapolation import extrapolated_frechet_distance

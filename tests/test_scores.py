@@ -10,11 +10,12 @@ from torch_fidelity import metric_fid
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from generative.data import Split, to_unit
+from generative.data.splits import Split, to_unit
 from generative.extractor import FeatureExtractor
 from generative.scores.frechet import Statistics, frechet_distance, statistics
 from generative.scores.reconstruction import reconstruction_scores
-from stages.evaluate import class_means, path_summary, reconstruction_summary
+from stages.common.scoring import class_means
+from stages.evaluate import path_summary, reconstruction_summary
 
 
 def random_covariance(dim: int, rng: torch.Generator) -> Tensor:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from generative.files import write_json
-from stages.result_paths import SCORE_METRICS
+from generative.io.files import write_json
+from stages.common.published import SCORE_METRICS
 from tests.small import PARAMS, ROOT
 from tools.seeds import make_copy, table
 
@@ -13,9 +13,9 @@ from tools.seeds import make_copy, table
 def test_copy_differs_in_the_seeds_alone_and_uses_the_same_cache(tmp_path: Path) -> None:
     make_copy(ROOT, tmp_path / "copy", seed=7)
     params = yaml.safe_load((tmp_path / "copy" / "params.yaml").read_text())
-    assert all(block.pop("seed") == 7 for block in params["models"].values())
+    assert all(block["training"].pop("seed") == 7 for block in params["models"].values())
     for block in params["models"].values():
-        block["seed"] = 0
+        block["training"]["seed"] = 0
     assert params == PARAMS
     local = (tmp_path / "copy" / ".dvc" / "config.local").read_text()
     assert f"dir = {ROOT / '.dvc' / 'cache'}" in local

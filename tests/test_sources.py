@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from generative import sources
+from generative.data import sources
 from generative.errors import PipelineError
 
 FILES = {name: f"content of {name}, ".encode() * 500 for name in sources.SHA256}

@@ -1,6 +1,5 @@
 """Stages as a user meets them: wrong params, missing and damaged files, and what dvc.yaml declares."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,15 +7,22 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.dependency.param import read_param_file
+from dvc_objects.fs.local import localfs
 
+from generative.data.splits import save_split
 from stages.check_params import BLOCKS, leftovers
-from stages.params import read_params
-from tests.small import PARAMS, ROOT
-from tools.deps import KINDS, code_deps, is_code, main
-from tools.imports import import_closure
+from stages.common.params import Params, read_params
+from stages.common.paths import TEST
+from stages.common.source import import_closure
+from tests.small import PARAMS, ROOT, make_blobs, make_folder
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = PIPELINE["stages"]
+LOADERS = [  # modules that load a file by a name in params.yaml: folder, key
+    ("stages.common.models", "families", "family"),
+    ("stages.common.extractors", "extractors", "kind"),
+]
 
 
 def run_stage(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,12 +56,18 @@ def test_committed_params_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda params: params["models"]["cgan"].update(loss="hinge"), ["models.cgan.loss", "least_squares"]),
+        (
+            lambda params: params["models"]["cgan"]["training"].update(loss="hinge"),
+            ["models.cgan.training.loss", "least_squares"],
+        ),
         (lambda params: params["models"]["vae"].update(latentdim=3), ["unknown key 'models.vae.latentdim'"]),
         (lambda params: params["models"]["vae"].update(family="vea"), ["models.vae.family", "'vea'", "cgan", "vae"]),
         (lambda params: params["models"].update(real=params["models"]["vae"]), ["'models.real'"]),
         (lambda params: params["models"].update({"My VAE": params["models"]["vae"]}), ["'models.My VAE'"]),
-        (lambda params: params["models"]["vae"].update(batch_size=60000), ["models.vae.batch_size", "55000"]),
+        (
+            lambda params: params["models"]["vae"]["training"].update(batch_size=60000),
+            ["models.vae.training.batch_size", "55000"],
+        ),
         (lambda params: params.update(modles={}), ["unknown block 'modles'", "compute"]),
         (lambda params: params.pop("extractors"), ["block 'extractors' is missing"]),
         (lambda params: params["extractors"].pop("classifier"), ["extractors.bottleneck", "knows no classes"]),
@@ -64,6 +76,22 @@ def test_committed_params_pass(tmp_path: Path) -> None:
         (lambda params: params["models"]["vae"].update(size=3), ["'models.vae.size' needs another name"]),
         (lambda params: params["generate"]["between"].append(["Trouser", "Hat"]), ["Hat", "Ankle boot"]),
         (lambda params: params["prepare"].update(train_size=54999), ["prepare.train_size", "multiple of 10"]),
+        (lambda params: params["prepare"].update(train_size=90), ["prepare.train_size", "equal to 100"]),
+        (lambda params: params["generate"].update(path_pairs=1), ["'generate.path_pairs' is 1", "equal to 2"]),
+        (
+            lambda params: params["models"]["vae"]["sampling"].update(mixture_components=18_335),
+            ["'models.vae.sampling.mixture_components' is 18335", "at most 18334", "training images"],
+        ),
+        (
+            lambda params: params["models"]["autoencoder"]["sampling"].update(mixture_components=0),
+            ["'models.autoencoder.sampling.mixture_components'", "equal to 1"],
+        ),
+        (lambda params: params["extractors"]["bottleneck"].update(batch_size=1), ["extractors.bottleneck.batch_size"]),
+        (
+            lambda params: params["compute"].update(devices=3),
+            ["'models.autoencoder.training.batch_size' is 128", "3 devices", "equally many"],
+        ),
+        (lambda params: params["models"].update(vae=3), ["'models.vae' is 3, but must be a block"]),
     ],
 )
 def test_wrong_params_stop_before_any_work(tmp_path: Path, change: Any, words: list[str]) -> None:
@@ -83,24 +111,61 @@ def test_params_that_are_no_yaml(tmp_path: Path) -> None:
     assert "params.yaml is not valid YAML" in result.stderr
 
 
-def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+LITERALS = (
+    "1e-3 1_0 32-true 1.5 7 .5 +.5 1. yes no on off True TRUE true ~ null 010 0o10 0x1F 0b11 1:30 2020-01-01 1e3 "
+)
+LITERALS += "1E5 .inf -.inf 1_000.5 '1' \"a\" [1,2e-3] y n 0o9 12e03 1__0 -0 +1"
+
+
+@pytest.mark.parametrize("literal", LITERALS.split())
+def test_literals_are_read_as_dvc_reads_them(literal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text("a: 1e-3\nb: 1_0\nc: 32-true\nd: 1.5\ne: 7\nf: .5\n")
-    assert read_params() == {"a": 0.001, "b": 10, "c": "32-true", "d": 1.5, "e": 7, "f": 0.5}
+    Path("params.yaml").write_text(f"a: {literal}\n")
+    ours, theirs = read_params().values["a"], read_param_file(localfs, "params.yaml")["a"]
+    assert (ours, type(ours)) == (theirs, type(theirs))
+
+
+def test_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("models: {}\nmodels: {}\n")
+    result = run_stage(tmp_path, "check_params")
+    assert result.returncode == 1
+    assert "params.yaml is not valid YAML" in result.stderr
+    assert "models" in result.stderr
+
+
+def test_params_are_read_once(tmp_path: Path) -> None:
+    folder = with_params(tmp_path, unchanged)
+    count = """
+import sys
+opened = []
+def note(event, arguments):
+    if event == "open" and "params.yaml" in str(arguments[0]):
+        opened.append(arguments[0])
+sys.addaudithook(note)
+from stages.check_params import main
+main()
+print(len(opened))
+"""
+    command = [sys.executable, "-c", count]
+    printed = subprocess.run(
+        command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.split()[-1] == "1"
 
 
 @pytest.mark.parametrize(
     ("module", "arguments", "culprit"),
     [
         ("prepare", [], "data/raw"),
-        ("train", ["vae"], "data/prepared/train.safetensors is missing"),
+        ("train", ["vae"], "data/prepared/train.safetensors is missing: `dvc repro` makes it"),
         ("train", ["nosuch"], "there is no model 'nosuch'"),
-        ("generate", ["vae"], "models/vae.safetensors is missing"),
+        ("generate", ["vae"], "data/prepared/train.safetensors is missing"),
         ("train_extractor", ["nosuch"], "there is no extractor 'nosuch'"),
         ("embed_real", [], "data/prepared/train.safetensors is missing"),
         ("evaluate", ["vae"], "data/prepared/train.safetensors is missing"),
-        ("summarize", [], "data/scores/real.json is missing"),
-        ("figures", [], "data/generated/autoencoder.safetensors is missing"),
+        ("publish", ["vae"], "data/prepared/train.safetensors is missing"),
+        ("publish_real", [], "data/prepared/test.safetensors is missing"),
+        ("compare", [], "metrics/scores/real.json is missing"),
         ("report", [], "metrics/scores/real.json is missing"),
     ],
 )
@@ -112,12 +177,14 @@ def test_missing_input_is_one_sentence(tmp_path: Path, module: str, arguments: l
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
-    folder = with_params(tmp_path, unchanged)
+    folder = make_folder(tmp_path, epochs=1)
+    save_split(folder / TEST, make_blobs())
     (folder / "models").mkdir()
     (folder / "models" / "vae.safetensors").write_bytes(b"\x80\x04evil pickle")
     result = run_stage(folder, "generate", "vae")
     assert result.returncode == 1
     assert "models/vae.safetensors is not a readable safetensors file" in result.stderr
+    assert "delete it, then `dvc pull` or `dvc repro`" in result.stderr
 
 
 def test_full_disk_is_one_sentence_and_leaves_nothing_behind(raw_folder: Path, small_disk: Path) -> None:
@@ -134,26 +201,37 @@ def test_full_disk_is_one_sentence_and_leaves_nothing_behind(raw_folder: Path, s
 
 def test_files_of_removed_models_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    kept = ["data/generated/vae.safetensors", "data/scores/real.json", "plots/training/extractor_bottleneck.tsv"]
-    kept.append("models/extractors/bottleneck.safetensors")
+    kept = ["data/generated/vae.safetensors", "data/scores/real.json", "plots/training_extractors/bottleneck.tsv"]
+    kept += ["models/extractors/bottleneck.safetensors", "metrics/scores/real.json", "metrics/errors/vae.json"]
+    kept += ["plots/data/real/samples.png", "plots/figures/vae/neighbours.png"]
     stale = ["data/generated/old.safetensors", "data/scores/old.json", "plots/training/old.tsv"]
-    stale += ["models/extractors/old.safetensors", "plots/training/extractor_old.tsv"]
-    for name in kept + stale:
+    stale += ["models/extractors/old.safetensors", "plots/training_extractors/old.tsv"]
+    stale += ["metrics/scores/old.json", "metrics/features/old.json", "metrics/per_class/old.json"]
+    for name in [*kept, *stale, "plots/data/old/samples.png", "plots/figures/old/neighbours.png"]:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
-    assert sorted(map(str, leftovers(["vae", "cgan"], ["bottleneck"]))) == sorted(stale)
+    params = Params({"models": {"vae": {}, "cgan": {}}, "extractors": {"bottleneck": {}}})
+    assert sorted(map(str, leftovers(params))) == sorted([*stale, "plots/data/old", "plots/figures/old"])
 
 
 class TestPipelineFile:
     def test_every_block_of_params_is_checked_and_every_checked_block_is_there(self) -> None:
         assert set(PARAMS) == {*BLOCKS, "extractors", "models"}
 
-    @pytest.mark.parametrize("name", STAGES)
-    def test_declared_code_is_the_code_that_is_imported(self, name: str) -> None:
-        stage = STAGES[name]
-        body = stage.get("do", stage)
-        declared = sorted(dep for dep in body["deps"] if is_code(dep))
-        assert declared == code_deps(ROOT, body["cmd"], stage.get("foreach"))
+    @pytest.mark.parametrize("name", [name for name in STAGES if name != "code"])
+    def test_every_stage_depends_on_its_code(self, name: str) -> None:
+        body = STAGES[name].get("do", STAGES[name])
+        stage = body["cmd"].split()[3]
+        assert f"code/stages/{stage}.txt" in body["deps"]
+        closure = import_closure(ROOT, f"stages.{stage}")
+        for loader, folder, item in LOADERS:
+            needed = (f"code/{folder}/${{item.{item}}}.txt", f"code/used/{folder}.txt", "code/used")
+            assert loader not in closure or any(dep in body["deps"] for dep in needed), (name, folder)
+
+    def test_no_stage_but_the_first_depends_on_the_code_itself(self) -> None:
+        for name, stage in STAGES.items():
+            deps = stage.get("do", stage)["deps"]
+            assert any(dep.split("/")[0] in ("generative", "stages") for dep in deps) == (name == "code")
 
     @pytest.mark.parametrize("name", STAGES)
     def test_every_stage_says_what_it_does(self, name: str) -> None:
@@ -171,40 +249,3 @@ class TestPipelineFile:
                 cached, path = settings.get("cache", True), path.replace("${key}", "vae")
                 ignored = subprocess.run(["git", "check-ignore", "-q", "--no-index", path], cwd=ROOT, check=False)
                 assert (ignored.returncode == 0) == cached, path
-
-    def test_deps_tool_finds_and_mends_a_missing_and_a_superfluous_line(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        for folder in ("generative", "stages"):
-            shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        right = (ROOT / "dvc.yaml").read_text()
-        wrong = right.replace("      - generative/sources.py\n", "", 1)
-        wrong = wrong.replace("      - stages/summarize.py\n", "      - stages/summarize.py\n      - stages/train.py\n")
-        (tmp_path / "dvc.yaml").write_text(wrong)
-        monkeypatch.chdir(tmp_path)
-        assert main(["--check"]) == 1
-        printed = capsys.readouterr().out
-        assert "missing dep generative/sources.py" in printed
-        assert "summarize: superfluous dep stages/train.py" in printed
-        assert main([]) == 0
-        assert (tmp_path / "dvc.yaml").read_text() == right
-
-
-def test_import_closure_follows_every_form_of_import(tmp_path: Path) -> None:
-    package = tmp_path / "generative"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "a.py").write_text("import os\nfrom generative import b\nimport generative.c as c\n")
-    (package / "b.py").write_text("def f():\n    from generative.d import x\n")
-    (package / "c.py").write_text("from generative.a import y\n")
-    (package / "d.py").write_text("x = 1\n")
-    (package / "e.py").write_text("x = 1\n")
-    assert import_closure(tmp_path, "generative.a") == {f"generative/{name}.py" for name in "abcd"}
-
-
-def test_library_never_imports_stages() -> None:
-    for path in (ROOT / "generative").rglob("*.py"):
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        if path.stem != "__init__":
-            assert not any(file.startswith("stages/") for file in import_closure(ROOT, module)), path
-    assert all((ROOT / kinds.folder).is_dir() for kinds in KINDS)

@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,13 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from generative import training
-from generative.checkpoints import Checkpoints
-from generative.data import Split, batches, to_unit
+from generative.compute.runtime import make_rng
+from generative.data.splits import Split, batches, to_unit
 from generative.errors import PipelineError
 from generative.extractors import classifier
-from generative.runtime import make_rng
-from generative.training import History, fit
+from generative.training import loop
+from generative.training.checkpoints import Checkpoints
+from generative.training.loop import History, fit
 from tests.small import FAMILIES, PARAMS, ROOT, build, small_config, train
 
 
@@ -33,7 +36,7 @@ def test_same_seed_same_bits_other_seed_other_weights(name: str, blobs: Split, t
     config = small_config(name)
     first, history = train(config, blobs, tmp_path / "a")
     second, again = train(config, blobs, tmp_path / "b")
-    other, _ = train(config.model_copy(update={"seed": 6}), blobs, tmp_path / "c")
+    other, _ = train(small_config(name, seed=6), blobs, tmp_path / "c")
     assert same_weights(first, second)
     assert history == again
     assert not same_weights(first, other)
@@ -70,7 +73,7 @@ def test_loss_falls(blobs: Split, tmp_path: Path) -> None:
 def test_validation_is_the_mean_over_the_split(
     batch_size: int, blobs: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_VALIDATION_BATCH", batch_size)
+    monkeypatch.setattr(loop, "_VALIDATION_BATCH", batch_size)
     model, history = train(small_config("autoencoder", epochs=1), blobs, tmp_path)
     x = to_unit(blobs.images)
     with torch.no_grad():
@@ -131,6 +134,32 @@ def test_adversarial_families_train_in_two_processes(name: str, tmp_path: Path) 
     subprocess.run(command, cwd=ROOT, check=True, timeout=120)
     history = json.loads((tmp_path / "history.json").read_text())
     assert all(math.isfinite(value) for row in history for value in row.values())
+
+
+def test_killed_training_in_two_processes_goes_on_with_the_random_state_of_each(tmp_path: Path) -> None:
+    """`mlp_cgan` drops out neurons, in each process others."""
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        folder.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "tests.several_devices", "mlp_cgan", "2", str(folder), "40"]
+        return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True)
+
+    def finish(process: subprocess.Popen[str]) -> str:
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        return printed
+
+    finish(start(tmp_path / "whole"))
+    process = start(tmp_path / "killed")
+    while not list((tmp_path / "killed").glob("checkpoints/*.pt")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "killed" / "history.json").exists()
+    assert "goes on after epoch" in finish(start(tmp_path / "killed"))
+    whole, killed = ((tmp_path / name / "history.json").read_text() for name in ("whole", "killed"))
+    assert whole == killed
 
 
 def test_batch_that_cannot_be_shared_evenly_is_refused(blobs: Split, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-"""The gate for CI: in a small repository with one stage and a remote, all three answers."""
+"""The gate for CI in a small repository with a remote; whether lock and code agree: test_invalidation.py."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tools.verify import NOT_PUSHED, STALE, UNKNOWN, main
+from tools import verify
+from tools.verify import NOT_PUSHED, STALE, UNKNOWN, main, not_in_remote
 
 PIPELINE = """
 stages:
@@ -39,10 +40,15 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_says_what_does_not_agree(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_says_what_the_remote_lacks(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "stale_stages", list)
+    assert not_in_remote() == ["out.txt"]
     assert main([]) == NOT_PUSHED
     assert "the remote lacks 1 outputs" in capsys.readouterr().out
     assert main(["--no-remote"]) == 0
+    assert capsys.readouterr().out == "lock, params, code and metrics agree\n"
 
     subprocess.run(["dvc", "push", "-q"], check=True)
     assert main([]) == 0
@@ -52,13 +58,17 @@ def test_says_what_does_not_agree(repository: Path, capsys: pytest.CaptureFixtur
     subprocess.run(["rm", "-rf", ".dvc/cache"], check=True)
     assert main([]) == 0
 
-    (repository / "params.yaml").write_text("number: 4\n")
-    capsys.readouterr()
-    assert main([]) & STALE
-    assert "(double)" in capsys.readouterr().out
+    monkeypatch.setattr(verify, "stale_stages", lambda: ["train@vae"])
+    assert main([]) == STALE
+    assert "run `make repro` and commit (train@vae)" in capsys.readouterr().out
 
 
-def test_what_cannot_be_answered_is_an_error(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_answered_is_an_error(
+    repository: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([]) == UNKNOWN  # this toy has neither models nor code
+    assert "error: params: the block 'models' is missing" in capsys.readouterr().err
+    monkeypatch.setattr(verify, "stale_stages", list)
     (repository / "dvc.yaml").write_text("stages: [")
     assert main([]) == UNKNOWN
-    assert "error: `dvc repro --dry --allow-missing` failed" in capsys.readouterr().err
+    assert "error: `dvc data status --not-in-remote --json` failed" in capsys.readouterr().err

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from generative.sources import SHA256
+from generative.data.sources import SHA256
+from stages.common.params import PARAMS
+from stages.common.published import COMPARISON, FIGURES
 from stages.download import SOURCE_VARIABLE
-from stages.params import PARAMS
 from tools.edit_params import edited
 
 SCRATCH = Path(".demo")
@@ -30,7 +31,7 @@ def main() -> int:
         print(f"error: the demo failed; its copy is in {SCRATCH}/", file=sys.stderr)
         return code
     print(f"\nDone in {time.monotonic() - started:.0f} s. The models have seen little; `make repro` trains them. Open:")
-    for path in sorted((SCRATCH / "plots" / "figures").iterdir()):
+    for path in sorted([*(SCRATCH / COMPARISON).iterdir(), *(SCRATCH / FIGURES).glob("*/*")]):
         print(f"  {path}")
     print(f"  {SCRATCH / 'report.pdf'}")
     return 0
@@ -74,9 +75,10 @@ def shrink(params: Any, *, train_size: int, num_samples: int) -> None:
     params["generate"]["num_samples"] = num_samples
     params["generate"] |= {"bound_images": 100, "bound_samples": 20}
     params["evaluate"]["bootstraps"] = 2
-    for network in (*params["extractors"].values(), *params["models"].values()):
-        if "epochs" in network:
-            network["epochs"] = 1
+    trainings = [*params["extractors"].values(), *(model["training"] for model in params["models"].values())]
+    for training in trainings:
+        if "epochs" in training:
+            training["epochs"] = 1
 
 
 def repro(scratch: Path, *arguments: str, raw: Path | None = None) -> int:

@@ -1,16 +1,18 @@
 """`make exercise`: adds the exercise's models (exercise.yaml) to params.yaml and runs the pipeline.
 
 Afterwards they stand beside the others in metrics/, figures and report. To take them out again:
-`git restore params.yaml dvc.lock metrics plots report.pdf` and `dvc checkout`.
+`git restore params.yaml dvc.lock code metrics plots report.pdf`, `git clean -fd metrics plots` and `dvc checkout`.
 """
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import yaml
 from ruamel.yaml import YAML
 
-from stages.params import PARAMS
+from stages.common.params import PARAMS
 from tools.edit_params import edited
 
 MODELS = Path("exercise.yaml")
@@ -20,6 +22,12 @@ def main() -> int:
     """Add what is missing and run the pipeline; returns its exit code."""
     add_models(MODELS, PARAMS)
     return subprocess.run([sys.executable, "-m", "tools.jobs"], check=False).returncode
+
+
+def read_models(source: Path = MODELS) -> dict[str, Any]:
+    """The blocks of `source` by the name of the model, unchecked."""
+    models: dict[str, Any] = yaml.safe_load(source.read_text(encoding="utf-8"))
+    return models
 
 
 def add_models(source: Path, params: Path) -> None:

@@ -5,6 +5,8 @@ that reads the param block `compute` keeps `compute.threads` cores busy on each 
 there are cores for, the one with the longest way to the end of the pipeline first. Where that is one at a time, the
 run is an ordinary `dvc repro`, which starts faster. Stages with nothing to do are not started. A failed stage keeps the
 stages that need it from running, and no others.
+
+`make model NAME=...` runs what one model needs and puts it beside the others, of which only what git keeps is read.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
@@ -25,16 +27,20 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 from joblib import cpu_count
 
-from generative.environment import process_environment
-from generative.errors import PipelineError
-from generative.files import read_json, write_json
-from stages.params import read_params, wants_portable_bytes
+from generative.compute.environment import process_environment
+from generative.errors import PipelineError, SettingError
+from generative.io.files import read_json, write_json
+from stages.common.params import PARAMS, read_params, wants_portable_bytes
+from stages.common.problems import explain
 from tools.terminal import RunningStage, StatusLines, as_time
 
 INTERRUPTED = 130
 MEASURED = Path(".dvc/tmp/stage_seconds.json")  # how long each stage took here
 COMMITTED = Path(__file__).with_name("stage_seconds.json")  # and elsewhere, for the first run
 _POLL = 0.05  # seconds between two looks at the running stages
+PUBLISH, TOGETHER = "publish@{}", ("compare", "report")  # the last stage of one model, and those of all models
+GATES = ("code", "check_params")  # run in seconds whenever a file changes, and seldom write anything new: come first
+_REPRO = ("dvc", "--wait-for-lock", "repro", "-s")
 _GRACE = 20.0  # seconds that an interrupted stage has to end by itself
 
 
@@ -66,18 +72,28 @@ def main(arguments: list[str]) -> int:
     """Run the pipeline of the working directory; returns the exit code."""
     options = _parse(arguments)
     environment = process_environment(os.environ, portable=wants_portable_bytes())
-    with Repo() as repo:
-        stages = read_stages(repo, options.targets)
-        widest = max((stage.cores for stage in stages.values()), default=0)
-        one_at_a_time = options.jobs == 1 or (widest and options.cores < 2 * widest)
-        done = set() if one_at_a_time else unchanged(repo, stages)
-    if one_at_a_time:
+    stages, done = _look(options)
+    widest = max((stage.cores for stage in stages.values()), default=0)
+    if not options.model and (options.jobs == 1 or (widest and options.cores < 2 * widest)):
         sys.stdout.flush()
         os.execvpe("dvc", ["dvc", "repro", *options.targets], environment)  # noqa: S606 (it takes this one's place)
+    for gate in GATES:
+        if gate in stages and gate not in done:
+            if code := subprocess.run([*_REPRO, gate], env=environment, check=False).returncode:
+                print(f"error: {gate} failed with exit code {code}", file=sys.stderr)
+                return 1
+            stages, done = _look(options)
     if len(done) == len(stages):
         print("Data and pipelines are up to date.")
         return 0
     return _run(stages, done, options, environment)
+
+
+def _look(options: argparse.Namespace) -> tuple[dict[str, Stage], set[str]]:
+    """The stages that are asked for, and those among them that have nothing to do."""
+    with Repo() as repo:
+        stages = stages_of_model(repo, options.model) if options.model else read_stages(repo, options.targets)
+        return stages, unchanged(repo, stages)
 
 
 def _run(stages: dict[str, Stage], done: set[str], options: argparse.Namespace, environment: dict[str, str]) -> int:
@@ -87,7 +103,7 @@ def _run(stages: dict[str, Stage], done: set[str], options: argparse.Namespace, 
     status = StatusLines(running, total=len(stages), done=len(done))
 
     def start(name: str) -> RunningStage:
-        running[name] = RunningStage(name, ["dvc", "--wait-for-lock", "repro", "-s", name], environment, status)
+        running[name] = RunningStage(name, [*_REPRO, name], environment, status)
         return running[name]
 
     try:
@@ -133,6 +149,24 @@ def read_stages(repo: Repo, targets: Collection[str] = ()) -> dict[str, Stage]:
     }
 
 
+def stages_of_model(repo: Repo, model: str) -> dict[str, Stage]:
+    """What one model needs up to its publication, and then the stages that put it beside the others.
+
+    Raises:
+        PipelineError: params.yaml has no such model.
+    """
+    models = read_params().models
+    if model not in models:
+        raise PipelineError(
+            f"{PARAMS} has no model '{model}', only {', '.join(models)}: add a block of this name under 'models'."
+        )
+    own = read_stages(repo, [PUBLISH.format(model)])
+    everything = read_stages(repo)
+    together = {name: everything[name] for name in TOGETHER}
+    kept = own.keys() | together.keys()
+    return own | {name: replace(stage, needs=stage.needs & kept) for name, stage in together.items()}
+
+
 def unchanged(repo: Repo, stages: Mapping[str, Stage]) -> set[str]:
     """Stages that have nothing to do, and none before them that has: DVC would skip them."""
     found: set[str] = set()
@@ -146,12 +180,10 @@ def unchanged(repo: Repo, stages: Mapping[str, Stage]) -> set[str]:
 
 def _cores_of_a_stage() -> int:
     """CPU cores that a computing stage keeps busy."""
-    compute = read_params().get("compute")
-    if not isinstance(compute, dict):
-        return 1  # what is wrong, here and below, check_params will say
-    values = (compute.get("threads"), compute.get("devices") if compute.get("accelerator") == "cpu" else 1)
-    threads, devices = (value if isinstance(value, int) and value > 0 else 1 for value in values)
-    return threads * devices
+    try:
+        return read_params().compute.cores
+    except SettingError:
+        return 1  # what is wrong, check_params will say
 
 
 def _computes(stage: Any) -> bool:
@@ -258,6 +290,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make repro", description=__doc__)
     cores = cpu_count()  # that this process may use, also in a container with a quota
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to run with what they need; all by default")
+    parser.add_argument("--model", metavar="NAME", help="make, score and draw this model alone, beside the others")
     parser.add_argument("--jobs", type=_positive, default=cores, help="stages at once; 1 for an ordinary `dvc repro`")
     parser.add_argument("--cores", type=_positive, default=cores, help="CPU cores to use")
     return parser.parse_args(arguments)
@@ -272,5 +305,7 @@ def _positive(text: str) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except (PipelineError, DvcException) as error:
+    except PipelineError as error:
+        sys.exit(f"error: {explain(error)}")
+    except DvcException as error:
         sys.exit(f"error: {' '.join(str(error).split())}")

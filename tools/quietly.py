@@ -6,7 +6,7 @@ For what is no stage: those see to it by themselves (stages/__main__.py).
 import os
 import sys
 
-from generative.environment import process_environment
+from generative.compute.environment import process_environment
 
 
 def main(command: list[str]) -> None:

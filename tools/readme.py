@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from stages import report
+from stages.common.params import read_params
 
 README = Path("README.md")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
@@ -28,10 +29,11 @@ def main(arguments: list[str]) -> int:
 
 def table() -> str:
     """Markdown, one row for real images and for each model."""
-    rows, errors = report.read_results()
-    headings = [column.heading for column in report.columns(rows)]
-    lines = [["", *headings], ["---", *["---:"] * len(headings)]]
-    for name, cells in report.table(rows, errors).items():
+    params = read_params()
+    rows, errors = report.read_results(params)
+    shown = report.columns(params, rows)
+    lines = [["", *(column.heading for column in shown)], ["---", *["---:"] * len(shown)]]
+    for name, cells in report.table(rows, errors, shown).items():
         lines.append([name, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from generative.files import read_json
-from stages.params import PARAMS, model_names
-from stages.result_paths import SCORE_METRICS
+from generative.io.files import read_json
+from stages.common.params import PARAMS, read_params
+from stages.common.published import SCORE_METRICS
 from tools.demo import copy_repository
 from tools.edit_params import edited
 
@@ -24,11 +24,11 @@ def main() -> int:
     for seed in SEEDS:
         folder = SCRATCH / str(seed)
         make_copy(Path.cwd(), folder, seed)
-        code = subprocess.run([sys.executable, "-m", "tools.jobs", "summarize"], cwd=folder, check=False).returncode
+        code = subprocess.run([sys.executable, "-m", "tools.jobs", "compare"], cwd=folder, check=False).returncode
         if code:
             print(f"error: seed {seed} failed; its copy is in {folder}/", file=sys.stderr)
             return code
-    print(table([Path.cwd(), *(SCRATCH / str(seed) for seed in SEEDS)], model_names()))
+    print(table([Path.cwd(), *(SCRATCH / str(seed) for seed in SEEDS)], read_params().models))
     return 0
 
 
@@ -39,7 +39,7 @@ def make_copy(root: Path, scratch: Path, seed: int) -> None:
     (scratch / ".dvc" / "config.local").write_text(local)
     with edited(scratch / PARAMS) as params:
         for block in params["models"].values():
-            block["seed"] = seed
+            block["training"]["seed"] = seed
 
 
 def table(folders: list[Path], names: list[str]) -> str:

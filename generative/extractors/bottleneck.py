@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from generative.averaging import estimate_statistics
+from generative.compute.portable import Linear
 from generative.config import PositiveFloat, PositiveInt
-from generative.data import Split, to_unit
-from generative.descent import DescentObjective
+from generative.data.splits import Split, to_unit
 from generative.extractor import FeatureExtractor, TrainedExtractorConfig
-from generative.optimizers import make_schedule
-from generative.portable import Linear
+from generative.networks.losses import squared_error
+from generative.training.averaging import estimate_statistics
+from generative.training.descent import DescentObjective
+from generative.training.schedules import make_schedule
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -77,7 +78,7 @@ class Objective(DescentObjective):
         self.prepare(autoencoder, optimizer, fabric, lambda adam: make_schedule(adam, "linear", total_steps))
 
     def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        return {"squared_error": (self.network(x) - x).square().flatten(1).sum(1).mean()}
+        return {"squared_error": squared_error(self.network(x), x).mean()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         return self.terms(x, y, rng)

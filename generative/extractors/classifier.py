@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
+from generative.compute.portable import Linear
 from generative.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
-from generative.data import NUM_CLASSES
-from generative.descent import DescentObjective
+from generative.data.fashion_mnist import NUM_CLASSES
 from generative.extractor import FeatureExtractor, TrainedExtractorConfig
-from generative.portable import Linear
+from generative.training.descent import DescentObjective
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -2,8 +2,7 @@
 
 Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS.
 Images are tiled to three channels and enlarged to 299 x 299 as TensorFlow 1 did it. The network is slow on a CPU
-(about a second for ten images) and its weights are fetched from the address that torch-fidelity names, so no
-params.yaml asks for it unless somebody adds it.
+(about a second for ten images) and its weights are fetched from the address that torch-fidelity names.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from generative.data import to_uint8
+from generative.data.splits import to_uint8
 from generative.errors import PipelineError
 from generative.extractor import ExtractorConfig, FeatureExtractor
 
@@ -58,8 +57,8 @@ def fetch(config: Config) -> Model:
         model.inception.load_state_dict(state)
     except FileNotFoundError:
         raise PipelineError(
-            f"{path} is missing: 'weights' of the inception extractor in params.yaml is the path of the weights that "
-            f"torch-fidelity uses, or '{DOWNLOAD}'."
+            f"{path} is missing: 'weights' of an inception extractor is the path of the weights that torch-fidelity "
+            f"uses, or '{DOWNLOAD}'."
         ) from None
     except Exception as error:  # torch names no narrower class for what a damaged file can raise
         reason = " ".join(str(error).split())[:300]
@@ -78,7 +77,7 @@ def _download() -> Path:
     except (requests.RequestException, OSError, ValueError) as error:
         raise PipelineError(
             f"the Inception weights cannot be fetched from {URL_INCEPTION_V3} ({' '.join(str(error).split())}): put "
-            "the file somewhere and name its path as 'weights' of the inception extractor in params.yaml."
+            "the file somewhere and name its path as 'weights' of the inception extractor."
         ) from None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not digest.startswith(wanted := name.removesuffix(".pth").rsplit("-", 1)[1]):  # the name ends in it

@@ -4,51 +4,71 @@ Hinton, Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural Net
 It has no prior. Samples are decoded from a Gaussian mixture fitted to the latents of the training images.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from generative.coders import CoderConfig, CoderObjective, make_decoder, make_encoder, refine
+from generative.compute.batching import in_batches
 from generative.config import PositiveInt
-from generative.data import NUM_PIXELS, Split, to_unit
-from generative.density import MixtureDensity
-from generative.family import GenerativeModel
+from generative.data.fashion_mnist import NUM_PIXELS
+from generative.data.splits import Split, to_unit
+from generative.family import FamilyConfig, GenerativeModel
+from generative.networks.coders import make_decoder, make_encoder, refine
+from generative.networks.losses import squared_error
+from generative.networks.mixture import Mixture
+from generative.training.autoencoding import AutoencodingObjective, AutoencodingSampling, AutoencodingTraining
 
 _GRID_TAIL = 0.02  # share of the training latents that the grid leaves out on each side
 _ENCODE_BATCH = 5000
 
 
-class Config(CoderConfig):
-    """Settings of an autoencoder."""
+class Sampling(AutoencodingSampling):
+    """An autoencoder has no prior to sample from instead of the mixture."""
 
     mixture_components: PositiveInt
 
+
+class Config(FamilyConfig):
+    """Settings of an autoencoder."""
+
+    training: AutoencodingTraining
+    sampling: Sampling
+
     def describe(self) -> str:
         return (
-            f"deterministic {self.describe_networks()} and its mirror image as decoder, trained to a small squared "
-            f"error ({self._describe_schedule()}). It has no prior: samples are decoded from a mixture of "
-            f"{self.mixture_components} Gaussians fitted to the training latents.{self.describe_refinement()}"
+            f"deterministic {self.training.describe_networks()} and its mirror image as decoder, trained to a small "
+            f"squared error ({self.training.describe_schedule()}). It has no prior: samples are decoded from a mixture "
+            f"of {self.sampling.mixture_components} Gaussians fitted to the training latents."
+            f"{self.sampling.describe_refinement()}"
         )
 
 
 class Model(GenerativeModel):
-    """Encoder x -> z (B, d), decoder z -> x_hat, and the mixture that stands in for a prior."""
+    """Encoder x -> z (B, d), decoder z -> x_hat."""
 
     encodes = True
-    grid_range: Tensor
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: AutoencodingTraining) -> None:
         super().__init__(config)
         self.encoder = make_encoder(config, config.latent_dim)
         self.decoder = make_decoder(config)
-        self.density = MixtureDensity(config.mixture_components, config.latent_dim)
-        self.register_buffer("grid_range", torch.zeros(2, config.latent_dim))
+
+    @torch.no_grad()
+    def prepare_sampling(self, sampling: Any, train: Split) -> None:
+        """Fit the density, and note what range the latents cover."""
+        super().prepare_sampling(sampling, train)
+        z = in_batches(lambda images: self.encoder(to_unit(images)), train.images, _ENCODE_BATCH)
+        self.density = Mixture.fit(z, sampling.mixture_components, self.config.seed)
+        tails = torch.tensor([_GRID_TAIL, 1 - _GRID_TAIL], device=z.device)
+        self.grid_range = torch.quantile(z, tails, dim=0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstructions x_hat (B, 1, 28, 28) of images `x`."""
         return self.decode(self.encoder(x))
 
     def encode(self, x: Tensor) -> Tensor:
-        return refine(self.encoder(x), x, self._loss, self.config.refine_steps)
+        return refine(self.encoder(x), x, self._loss, self.sampling.refine_steps)
 
     def _loss(self, z: Tensor, x: Tensor) -> Tensor:
         return squared_error(self.decode(z), x)
@@ -66,7 +86,7 @@ class Model(GenerativeModel):
         return low + steps * (high - low)
 
 
-class Objective(CoderObjective):
+class Objective(AutoencodingObjective):
     """Squared error, summed over the pixels and averaged over the batch."""
 
     losses = ("squared_error",)
@@ -74,23 +94,10 @@ class Objective(CoderObjective):
     def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         return {"squared_error": squared_error(self.network(x), x).mean()}
 
+    def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        terms = self.terms(x, y, rng)
+        return terms | {"mse_x1000": 1000 * terms["squared_error"] / NUM_PIXELS}
+
     def reconstruct(self, x: Tensor) -> Tensor:
         x_hat: Tensor = self.raw_model(x)
         return x_hat
-
-    def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        loss = squared_error(self.network(x), x).mean()
-        return {"squared_error": loss, "mse_x1000": 1000 * loss / NUM_PIXELS}
-
-    @torch.no_grad()
-    def finish(self, train: Split) -> None:
-        """Fit the density, and note what range the latents cover."""
-        z = torch.cat([self.raw_model.encoder(to_unit(images)) for images in train.images.split(_ENCODE_BATCH)])
-        self.raw_model.density.fit(z, self.config.seed)
-        tails = torch.tensor([_GRID_TAIL, 1 - _GRID_TAIL], device=z.device)
-        self.raw_model.grid_range.copy_(torch.quantile(z, tails, dim=0))
-
-
-def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Squared error summed over the pixels of each image, (B,)."""
-    return (x_hat - x).square().flatten(1).sum(1)

@@ -21,13 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generative.adversarial import AdversarialObjective, Loss, discriminator_loss, generator_loss
-from generative.averaging import MovingAverage, estimate_statistics
+from generative.compute.portable import Linear
+from generative.compute.runtime import draw_noise, draw_normal, make_rng
 from generative.config import Fraction, NonNegativeFloat, PositiveInt
-from generative.data import NUM_CLASSES, Split, balanced_labels
-from generative.family import FamilyConfig, GenerativeModel
-from generative.portable import Linear
-from generative.runtime import draw_noise, make_rng
+from generative.data.fashion_mnist import NUM_CLASSES
+from generative.data.splits import Split, balanced_labels
+from generative.family import FamilyConfig, GenerativeModel, TrainingConfig
+from generative.training.adversarial import AdversarialObjective, Loss, discriminator_loss, generator_loss
+from generative.training.averaging import MovingAverage, estimate_statistics
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,8 +39,8 @@ _STATISTICS_BATCH, _STATISTICS_BATCHES = 1000, 20  # of samples that the final n
 _SLOPE = 0.2  # of the leaky ReLUs (Radford et al. 2016, "DCGAN", section 4)
 
 
-class Config(FamilyConfig):
-    """Settings of a conditional GAN."""
+class Training(TrainingConfig):
+    """Settings of the two networks and of their losses."""
 
     latent_dim: PositiveInt
     channels: PositiveInt
@@ -51,17 +52,24 @@ class Config(FamilyConfig):
     class_weight: NonNegativeFloat
     ema_decay: Fraction
 
+
+class Config(FamilyConfig):
+    """Settings of a conditional GAN."""
+
+    training: Training
+
     def describe(self) -> str:
+        training = self.training
         names = {"least_squares": "least-squares", "logistic": "non-saturating logistic"}
         extras = ""
-        if self.r1_weight:
-            extras += f", an R1 gradient penalty of weight {self.r1_weight:g}"
-        if self.class_weight:
-            extras += f", an auxiliary classifier of weight {self.class_weight:g}"
+        if training.r1_weight:
+            extras += f", an R1 gradient penalty of weight {training.r1_weight:g}"
+        if training.class_weight:
+            extras += f", an auxiliary classifier of weight {training.class_weight:g}"
         return (
-            f"convolutional generator (noise of {self.latent_dim} dimensions and the label) against a projection "
-            f"discriminator that sees the label too, updated in turn with the {names[self.loss]} loss{extras} "
-            f"({self._describe_schedule()}). Samples come from an average of the generator's weights."
+            f"convolutional generator (noise of {training.latent_dim} dimensions and the label) against a projection "
+            f"discriminator that sees the label too, updated in turn with the {names[training.loss]} loss{extras} "
+            f"({training.describe_schedule()}). Samples come from an average of the generator's weights."
         )
 
 
@@ -72,7 +80,7 @@ class Generator(nn.Module):
     then learns one image per class (docs/recipes.md).
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Training) -> None:
         super().__init__()
         channels = config.channels
         wide = 2 * channels
@@ -138,7 +146,7 @@ class Discriminator(nn.Module):
     The logits are high where the image looks real for its label. The class scores do not see the label.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Training) -> None:
         super().__init__()
         channels, features = config.channels, _FEATURES
         self.features = nn.Sequential(
@@ -171,20 +179,19 @@ class Model(GenerativeModel):
 
     conditional = True
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Training) -> None:
         super().__init__(config)
         self.generator = Generator(config).to(memory_format=torch.channels_last)
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        z = torch.randn(len(labels), self.config.latent_dim, generator=rng, device=rng.device)
-        x: Tensor = self.generator(z, labels)
+        x: Tensor = self.generator(draw_normal(len(labels), self.config.latent_dim, rng), labels)
         return x
 
 
 class Objective(AdversarialObjective):
     """Alternating updates of discriminator and generator on the same batch of labels."""
 
-    def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
+    def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
         discriminator = Discriminator(config).to(memory_format=torch.channels_last)
         betas = (config.adam_beta1, config.adam_beta2)
         self.prepare(model, discriminator, config, fabric, total_steps, betas=betas, decay="linear")
@@ -214,7 +221,7 @@ class Objective(AdversarialObjective):
         return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach(), "loss_class": loss_class.detach()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        z = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
+        z = draw_normal(len(x), self.config.latent_dim, rng)
         logits_real, scores = self.discriminator(x, y)
         logits_fake, _ = self.discriminator(self.average.network(z, y), y)
         return {
@@ -223,17 +230,14 @@ class Objective(AdversarialObjective):
             "loss_class": F.cross_entropy(scores, y),
         }
 
-    def sampler(self) -> nn.Module:
+    def sampling_network(self) -> nn.Module:
         return self.average.network
 
     def finish(self, train: Split) -> None:
         """Keep the averaged generator, with normalisations that fit it."""
         rng = make_rng(self.config.seed, train.images.device)
         labels = balanced_labels(_STATISTICS_BATCH).to(train.images.device)
-        noise = (
-            torch.randn(_STATISTICS_BATCH, self.config.latent_dim, generator=rng, device=rng.device)
-            for _ in range(_STATISTICS_BATCHES)
-        )
+        noise = (draw_normal(_STATISTICS_BATCH, self.config.latent_dim, rng) for _ in range(_STATISTICS_BATCHES))
         estimate_statistics(self.average.network, ((z, labels) for z in noise))
         self.raw_model.generator.load_state_dict(self.average.network.state_dict())
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from generative.adversarial import AdversarialObjective, discriminator_loss, generator_loss
+from generative.compute.portable import Linear
+from generative.compute.runtime import draw_noise, draw_normal
 from generative.config import Fraction, PositiveInt
-from generative.data import IMAGE_SHAPE, NUM_CLASSES, NUM_PIXELS
-from generative.family import FamilyConfig, GenerativeModel
-from generative.portable import Linear
-from generative.runtime import draw_noise
+from generative.data.fashion_mnist import IMAGE_SHAPE, NUM_CLASSES, NUM_PIXELS
+from generative.family import FamilyConfig, GenerativeModel, TrainingConfig
+from generative.training.adversarial import AdversarialObjective, discriminator_loss, generator_loss
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _SLOPE = 0.2  # of the leaky ReLUs
 
 
-class Config(FamilyConfig):
-    """Settings of a fully connected conditional GAN."""
+class Training(TrainingConfig):
+    """Settings of the two networks and of Adam."""
 
     latent_dim: PositiveInt
     generator_hidden: list[PositiveInt]
@@ -32,26 +32,29 @@ class Config(FamilyConfig):
     dropout: Fraction
     adam_beta1: Fraction
 
+
+class Config(FamilyConfig):
+    """Settings of a fully connected conditional GAN."""
+
+    training: Training
+
     def describe(self) -> str:
-        generator, discriminator = ("-".join(map(str, sizes)) for sizes in (self._generator, self._discriminator))
+        training = self.training
+        widths = (
+            [training.latent_dim + NUM_CLASSES, *training.generator_hidden, NUM_PIXELS],
+            [NUM_PIXELS + NUM_CLASSES, *training.discriminator_hidden, 1],
+        )
+        generator, discriminator = ("-".join(map(str, sizes)) for sizes in widths)
         return (
             f"fully connected generator {generator} against a discriminator {discriminator}, both fed an embedding of "
-            f"the label, updated in turn with the logistic loss ({self._describe_schedule()})."
+            f"the label, updated in turn with the logistic loss ({training.describe_schedule()})."
         )
-
-    @property
-    def _generator(self) -> list[int]:
-        return [self.latent_dim + NUM_CLASSES, *self.generator_hidden, NUM_PIXELS]
-
-    @property
-    def _discriminator(self) -> list[int]:
-        return [NUM_PIXELS + NUM_CLASSES, *self.discriminator_hidden, 1]
 
 
 class Generator(nn.Module):
     """Noise z (B, d) and labels (B,) to images (B, 1, 28, 28) in [0, 1]."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Training) -> None:
         super().__init__()
         self.embedding = nn.Embedding(NUM_CLASSES, NUM_CLASSES)
         layers: list[nn.Module] = []
@@ -69,7 +72,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images (B, 1, 28, 28) and labels (B,) to logits (B,): high where the image looks real for its label."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Training) -> None:
         super().__init__()
         self.embedding = nn.Embedding(NUM_CLASSES, NUM_CLASSES)
         layers: list[nn.Module] = []
@@ -89,20 +92,19 @@ class Model(GenerativeModel):
 
     conditional = True
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Training) -> None:
         super().__init__(config)
         self.generator = Generator(config)
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        z = torch.randn(len(labels), self.config.latent_dim, generator=rng, device=rng.device)
-        x: Tensor = self.generator(z, labels)
+        x: Tensor = self.generator(draw_normal(len(labels), self.config.latent_dim, rng), labels)
         return x
 
 
 class Objective(AdversarialObjective):
     """Alternating updates of generator and discriminator on the same batch of labels."""
 
-    def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
+    def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
         betas = (config.adam_beta1, 0.999)
         self.prepare(model, Discriminator(config), config, fabric, total_steps, betas=betas, decay="none")
 
@@ -117,7 +119,7 @@ class Objective(AdversarialObjective):
         return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        z = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
+        z = draw_normal(len(x), self.config.latent_dim, rng)
         self.discriminator.eval()
         logits_real = self.discriminator(x, y)
         logits_fake = self.discriminator(self.generator(z, y), y)

@@ -9,38 +9,48 @@ mixture fitted to the posterior samples of the training images, which do not fil
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from generative.coders import CoderConfig, CoderObjective, make_decoder, make_encoder, refine
-from generative.config import NonNegativeInt, PositiveFloat
-from generative.data import NUM_PIXELS, Split, to_unit
-from generative.density import MixtureDensity
-from generative.family import GenerativeModel, LikelihoodBound
-from generative.runtime import average, draw_noise, make_rng
+from generative.compute.batching import in_batches
+from generative.compute.runtime import average, draw_noise, draw_normal, make_rng
+from generative.config import PositiveFloat
+from generative.data.fashion_mnist import NUM_PIXELS
+from generative.data.splits import Split, to_unit
+from generative.family import FamilyConfig, GenerativeModel, LikelihoodBound
+from generative.networks.coders import make_decoder, make_encoder, refine
+from generative.networks.losses import squared_error
+from generative.networks.mixture import Mixture
+from generative.training.autoencoding import AutoencodingObjective, AutoencodingSampling, AutoencodingTraining
 
 _GRID_TAIL = 0.02  # share of the prior that the grid leaves out on each side
 _FINISH_BATCH = 5000
 
 
-class Config(CoderConfig):
-    """Settings of a variational autoencoder."""
+class Training(AutoencodingTraining):
+    """Settings of the networks and of the likelihood."""
 
     decoder_variance: Literal["calibrated"] | PositiveFloat
-    mixture_components: NonNegativeInt
+
+
+class Config(FamilyConfig):
+    """Settings of a variational autoencoder; without components of a mixture it samples from the prior."""
+
+    training: Training
+    sampling: AutoencodingSampling
 
     def describe(self) -> str:
         source = "the prior"
-        if self.mixture_components:
-            source = f"a mixture of {self.mixture_components} Gaussians fitted to the training latents"
+        if self.sampling.mixture_components:
+            source = f"a mixture of {self.sampling.mixture_components} Gaussians fitted to the training latents"
         return (
-            f"{self.describe_networks()} to the mean and variance of a Gaussian posterior, decoder with a Gaussian "
-            f"likelihood (variance {self.decoder_variance}), trained on the evidence lower bound with the closed-form "
-            f"KL to N(0, I) ({self._describe_schedule()}). Samples are decoded from {source}."
-            f"{self.describe_refinement()}"
+            f"{self.training.describe_networks()} to the mean and variance of a Gaussian posterior, decoder with a "
+            f"Gaussian likelihood (variance {self.training.decoder_variance}), trained on the evidence lower bound "
+            f"with the closed-form KL to N(0, I) ({self.training.describe_schedule()}). Samples are decoded from "
+            f"{source}.{self.sampling.describe_refinement()}"
         )
 
 
@@ -48,16 +58,24 @@ class Model(GenerativeModel):
     """Encoder x -> (mu, logvar), each (B, d); decoder z -> x_hat; the variance of the likelihood."""
 
     encodes = True
-    has_likelihood = True
+    bounds_likelihood = True
     variance: Tensor
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Training) -> None:
         super().__init__(config)
         self.encoder = make_encoder(config, 2 * config.latent_dim)
         self.decoder = make_decoder(config)
         fixed = config.decoder_variance
         self.register_buffer("variance", torch.tensor(1.0 if fixed == "calibrated" else fixed))
-        self.density = MixtureDensity(config.mixture_components, config.latent_dim)
+
+    @torch.no_grad()
+    def prepare_sampling(self, sampling: Any, train: Split) -> None:
+        """Fit the density to posterior samples of the training images."""
+        super().prepare_sampling(sampling, train)
+        if sampling.mixture_components:
+            rng = make_rng(self.config.seed, train.images.device)
+            z = in_batches(lambda images: self.draw_latents(to_unit(images), rng), train.images, _FINISH_BATCH)
+            self.density = Mixture.fit(z, sampling.mixture_components, self.config.seed)
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstructions x_hat from z = mu + exp(logvar / 2) * eps, with mu and logvar."""
@@ -73,8 +91,13 @@ class Model(GenerativeModel):
         mu, raw = self.encoder(x).chunk(2, dim=1)
         return mu, -F.elu(-raw)
 
+    def draw_latents(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """One draw (B, d) from q(z | x) of each image."""
+        mu, logvar = self.posterior(x)
+        return mu + torch.exp(logvar / 2) * draw_normal(len(mu), self.config.latent_dim, rng)
+
     def encode(self, x: Tensor) -> Tensor:
-        return refine(self.posterior(x)[0], x, self._loss, self.config.refine_steps)
+        return refine(self.posterior(x)[0], x, self._loss, self.sampling.refine_steps)
 
     def _loss(self, z: Tensor, x: Tensor) -> Tensor:
         """-log p(x, z) of each image, up to a constant."""
@@ -85,29 +108,29 @@ class Model(GenerativeModel):
         return x_hat
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        if self.config.mixture_components:
+        if self.sampling.mixture_components:
             return self.decode(self.density.sample(len(labels), rng))
-        return self.decode(torch.randn(len(labels), self.config.latent_dim, generator=rng, device=rng.device))
+        return self.decode(draw_normal(len(labels), self.config.latent_dim, rng))
 
     def grid_axis(self, count: int) -> Tensor:
         quantiles = torch.linspace(_GRID_TAIL, 1 - _GRID_TAIL, count, dtype=torch.float64)
         return torch.special.ndtri(quantiles).float().unsqueeze(1).expand(-1, self.config.latent_dim)
 
     def likelihood_bound(self, x: Tensor, rng: torch.Generator) -> LikelihoodBound:
-        eps = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
+        eps = draw_normal(len(x), self.config.latent_dim, rng)
         x_hat, mu, logvar = self(x, eps)
         return LikelihoodBound(gaussian_nll(x, x_hat, self.variance), kl_to_standard_normal(mu, logvar), mu)
 
     def log_weights(self, x: Tensor, count: int, rng: torch.Generator) -> Tensor:
         mu, logvar = (value.repeat_interleave(count, 0) for value in self.posterior(x))  # (B count, d)
-        eps = torch.randn(mu.shape, generator=rng, device=rng.device)
+        eps = draw_normal(len(mu), self.config.latent_dim, rng)
         z = mu + torch.exp(logvar / 2) * eps
         log_likelihood = -gaussian_nll(x.repeat_interleave(count, 0), self.decode(z), self.variance)
         log_ratio = (eps.square() + logvar - z.square()).sum(1) / 2  # log p(z) - log q(z | x)
         return (log_likelihood + log_ratio).view(len(x), count)
 
 
-class Objective(CoderObjective):
+class Objective(AutoencodingObjective):
     """Negative evidence lower bound, one posterior sample per image, averaged over the batch."""
 
     losses = ("loss",)
@@ -118,7 +141,7 @@ class Objective(CoderObjective):
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         x_hat = self.reconstruct(x)
-        eps = torch.randn(len(x), self.config.latent_dim, generator=rng, device=rng.device)
+        eps = draw_normal(len(x), self.config.latent_dim, rng)
         return self._bound(x, eps) | {"mse_x1000": 1000 * (x_hat - x).square().mean()}
 
     def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -135,26 +158,20 @@ class Objective(CoderObjective):
 
     @torch.no_grad()
     def finish(self, train: Split) -> None:
-        """Set a calibrated variance to its maximum-likelihood value, and fit the density to posterior samples."""
+        """Set a calibrated variance to its maximum-likelihood value."""
+        if self.config.decoder_variance != "calibrated":
+            return
         rng = make_rng(self.config.seed, train.images.device)
         total = 0.0
-        latents = []
         for images in train.images.split(_FINISH_BATCH):
             x = to_unit(images)
-            mu, logvar = self.raw_model.posterior(x)
-            z = mu + torch.exp(logvar / 2) * torch.randn(mu.shape, generator=rng, device=rng.device)
-            total += (self.raw_model.decode(z) - x).square().sum().item()
-            latents.append(z)
-        if self.config.decoder_variance == "calibrated":
-            self.raw_model.variance.fill_(total / train.images.numel())
-        if self.config.mixture_components:
-            self.raw_model.density.fit(torch.cat(latents), self.config.seed)
+            total += squared_error(self.raw_model.decode(self.raw_model.draw_latents(x, rng)), x).sum().item()
+        self.raw_model.variance.fill_(total / train.images.numel())
 
 
 def gaussian_nll(x: Tensor, x_hat: Tensor, variance: Tensor) -> Tensor:
     """-log N(x; x_hat, variance I) of each image, (B,), in nats per image; `variance` is a scalar."""
-    squared_error = (x - x_hat).square().flatten(1).sum(1)
-    return (squared_error / variance + NUM_PIXELS * torch.log(2 * math.pi * variance)) / 2
+    return (squared_error(x_hat, x) / variance + NUM_PIXELS * torch.log(2 * math.pi * variance)) / 2
 
 
 def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:

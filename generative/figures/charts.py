@@ -12,47 +12,33 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from generative.data import CLASS_NAMES
+from generative.data.fashion_mnist import CLASS_NAMES
+from generative.figures.latents import Plane
 from generative.figures.style import CLASS_COLOURS, REAL_COLOUR, model_colour, new_figure
 
 _TAIL = 0.002  # share of the points left outside on each side, so that a few far ones do not shrink the rest
 
 
-def latent_spaces(by_model: dict[str, Tensor], labels: Tensor) -> Figure:
-    """Latents float (N, d) of the test images, one panel per model, coloured by class; a projection if d > 2."""
+def latent_spaces(by_model: dict[str, tuple[Plane, Tensor]]) -> Figure:
+    """Latents of test images in a plane, one panel per model, coloured by their labels (N,)."""
     figure, axes = new_figure(4.3 * len(by_model) + 1.3, 4.4, columns=len(by_model))
-    for panel, (name, z) in zip(axes, by_model.items(), strict=True):
-        points, title, words = _planar(z)
-        order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))  # no class on top
+    for panel, (name, (plane, labels)) in zip(axes, by_model.items(), strict=True):
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))  # no class on top
         colours = np.array([CLASS_COLOURS[CLASS_NAMES[label]] for label in labels[order].tolist()])
-        x, y = points[order].T.numpy()
-        panel.scatter(x, y, c=colours, s=2.5, alpha=0.6, linewidths=0)
-        low, high = torch.quantile(points, torch.tensor([_TAIL, 1 - _TAIL]), dim=0)
+        x, y = plane.points[order].T.numpy()
+        panel.scatter(x, y, c=colours, s=3.5, alpha=0.7, linewidths=0)
+        low, high = torch.quantile(plane.points, torch.tensor([_TAIL, 1 - _TAIL]), dim=0)
         margin = (0.04 * (high - low)).clamp(min=1e-3)
         panel.set_xlim(float(low[0] - margin[0]), float(high[0] + margin[0]))
         panel.set_ylim(float(low[1] - margin[1]), float(high[1] + margin[1]))
-        panel.set_title(f"{name}: {title}")
-        panel.set_xlabel(words[0])
-        panel.set_ylabel(words[1])
+        panel.set_title(f"{name}: {plane.title}")
+        panel.set_xlabel(plane.axes[0])
+        panel.set_ylabel(plane.axes[1])
     marks = [
         axes[-1].plot([], [], "o", color=colour, markersize=6, label=name)[0] for name, colour in CLASS_COLOURS.items()
     ]
     figure.legend(handles=marks, loc="outside right center")
     return figure
-
-
-def _planar(z: Tensor) -> tuple[Tensor, str, tuple[str, str]]:
-    if z.shape[1] == 2:
-        return z, "test images in the latent space", ("latent $z_1$", "latent $z_2$")
-    if z.shape[1] == 1:
-        return torch.cat([z, torch.zeros_like(z)], 1), "test images in the latent space", ("latent $z_1$", "")
-    centred = z.double() - z.double().mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov(centred.T))
-    share = float(values[-2:].sum() / values.sum())
-    title = f"first 2 principal components of {z.shape[1]} ({share:.0%} of the variance)"
-    vectors = vectors[:, [-1, -2]]
-    vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()  # eigenvectors have no sign
-    return (centred @ vectors).float(), title, ("component 1", "component 2")
 
 
 def training_curves(curves: dict[str, pd.DataFrame]) -> Figure:

@@ -1,5 +1,6 @@
 """Figures made of images: reconstructions, samples, latent grids, interpolations, and an animation."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from generative.data import CLASS_NAMES
+from generative.data.fashion_mnist import CLASS_NAMES
 from generative.figures.style import INK, new_figure
-from generative.files import atomic_path
+from generative.io.files import atomic_path
 
 _GAP = 2  # pixels between two images
 _SIDE = 28
@@ -59,17 +60,18 @@ def show_tiles(
     axes.tick_params(length=0)
 
 
-def reconstructions(images: Tensor, labels: Tensor, by_model: dict[str, Tensor], examples: int = 2) -> Figure:
-    """The first `examples` test images of each class above their reconstructions by each model.
+def reconstructions(images: Tensor, by_model: dict[str, Tensor]) -> Figure:
+    """Test images of every class above their reconstructions by each model.
 
     Args:
-        images: uint8 (N, 1, 28, 28), labels: int64 (N,).
+        images: uint8 (E * 10, 1, 28, 28): all classes in order, E times.
         by_model: reconstructions like `images`, by model name.
     """
-    rows, names = [], []
-    for example in range(examples):
-        chosen = torch.stack([(labels == label).nonzero()[example, 0] for label in range(len(CLASS_NAMES))])
-        rows += [images[chosen], *(reconstruction[chosen] for reconstruction in by_model.values())]
+    rows: list[Tensor] = []
+    names: list[str] = []
+    examples = len(images) // len(CLASS_NAMES)
+    for part in zip(*(strip.chunk(examples) for strip in (images, *by_model.values())), strict=True):
+        rows += part
         names += ["test image", *by_model]
     block = 1 + len(by_model)
     gaps = [block * (example + 1) - 1 for example in range(examples - 1)]
@@ -96,12 +98,13 @@ def neighbours(samples: Tensor, nearest: Tensor, title: str) -> Figure:
     return figure
 
 
-def sample_panels(panels: dict[str, Tensor], side: int) -> Figure:
-    """For each title the first `side` * `side` images (N, 1, 28, 28) as a square."""
+def sample_panels(panels: dict[str, Tensor]) -> Figure:
+    """For each title images (S * S, 1, 28, 28) as a square."""
     figure, axes = new_figure(3.2 * len(panels), 3.4, columns=len(panels))
     figure.set_layout_engine("constrained", wspace=0.08)
     for panel, (title, images) in zip(axes, panels.items(), strict=True):
-        show_tiles(panel, tile(images[: side * side].unflatten(0, (side, side))))
+        side = math.isqrt(len(images))
+        show_tiles(panel, tile(images.unflatten(0, (side, side))))
         panel.set_title(title)
     return figure
 

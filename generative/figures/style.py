@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from generative.data import CLASS_NAMES
-from generative.files import atomic_path
+from generative.data.fashion_mnist import CLASS_NAMES
+from generative.io.files import atomic_path
 
 # Ten hues that stay apart in a scatter plot; clothes of the upper body are warm, shoes are blue.
 CLASS_COLOURS = dict(
@@ -61,5 +61,5 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def model_colour(index: int) -> str:
-    """The colour of the model at position `index` of params.yaml."""
+    """The colour of the model at position `index`."""
     return MODEL_COLOURS[index % len(MODEL_COLOURS)]

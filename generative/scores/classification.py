@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from generative.data import NUM_CLASSES, Split, batches, to_unit
-from generative.portable import Linear
-from generative.runtime import make_rng
+from generative.compute.batching import in_batches
+from generative.compute.portable import Linear
+from generative.compute.runtime import make_rng
+from generative.data.fashion_mnist import NUM_CLASSES
+from generative.data.splits import Split, batches, steps_per_epoch, to_unit
 from generative.scores.score import Score, mean_score
 
 _EPOCHS = 12
@@ -36,11 +38,8 @@ def classification_accuracy(train: Split, test: Split, *, seed: int) -> Score:
         _fit(classifier, train, rng)
     classifier.eval()
     with torch.inference_mode():
-        right = [
-            classifier(to_unit(images)).argmax(1) == labels
-            for images, labels in zip(test.images.split(_TEST_BATCH), test.labels.split(_TEST_BATCH), strict=True)
-        ]
-    return mean_score(torch.cat(right).cpu())
+        seen = in_batches(lambda images: classifier(to_unit(images)).argmax(1), test.images, _TEST_BATCH)
+    return mean_score((seen == test.labels).cpu())
 
 
 class _Classifier(nn.Sequential):
@@ -65,7 +64,7 @@ class _Classifier(nn.Sequential):
 
 
 def _fit(classifier: nn.Module, train: Split, rng: torch.Generator) -> None:
-    steps = len(train) // _BATCH
+    steps = steps_per_epoch(len(train), _BATCH)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=_RATE, fused=True)
     schedule = OneCycleLR(optimizer, max_lr=_RATE, total_steps=_EPOCHS * steps + 1)
     for _ in range(_EPOCHS):

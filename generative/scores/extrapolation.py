@@ -5,9 +5,8 @@ Chong, Forsyth 2020, "Effectively Unbiased FID and Inception Score and Where to 
 to the distance over 1 / N, and read off at 0. Here the subsets are drawn at random, not quasi-randomly.
 """
 
-import math
-
 import torch
+from scipy.stats import linregress
 from torch import Tensor
 
 from generative.scores.frechet import Statistics, frechet_distance, statistics
@@ -30,11 +29,5 @@ def extrapolated_frechet_distance(samples: Tensor, real: Statistics, *, seed: in
     for size in (1 / inverse).round().long().tolist():
         subset = samples[torch.randperm(len(samples), generator=rng)[:size]]
         distances.append(frechet_distance(statistics(subset), real))
-    y = torch.tensor(distances, dtype=torch.float64)
-    centred = inverse - inverse.mean()
-    slope = (centred * y).sum() / centred.square().sum()
-    intercept = y.mean() - slope * inverse.mean()
-    residual = y - intercept - slope * inverse
-    variance = residual.square().sum() / (_SIZES - 2)
-    error = math.sqrt(variance * (1 / _SIZES + inverse.mean().square() / centred.square().sum()))
-    return Score(float(intercept), error)
+    line = linregress(inverse.numpy(), distances)
+    return Score(float(line.intercept), float(line.intercept_stderr))

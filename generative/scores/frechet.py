@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from generative.portable import square_root
+from generative.compute.portable import square_root
 
 
 class Statistics(NamedTuple):

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from generative.portable import square_root
+from generative.compute.batching import in_batches
+from generative.compute.portable import square_root
 from generative.scores.score import Score, mean_score
 
 _BLOCK = 1000  # rows of a distance matrix that are in memory at once
@@ -69,7 +70,7 @@ def overlap(samples: Tensor, real: Tensor, radii: Radii) -> Overlap:
 
 def neighbour_distances(queries: Tensor, points: Tensor, k: int) -> Tensor:
     """Euclidean distances (N, k) from each of `queries` (N, d) to its k nearest `points` (M, d), ascending."""
-    return torch.cat([_distances(block, points).topk(k, largest=False).values for block in queries.split(_BLOCK)])
+    return in_batches(lambda block: _distances(block, points).topk(k, largest=False).values, queries, _BLOCK)
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from generative.data import to_unit
-from generative.portable import matmul, square_root
+from generative.compute.batching import in_batches
+from generative.compute.portable import matmul, square_root
+from generative.data.splits import to_unit
 from generative.scores.score import Score, mean_score, ratio_score
 
 _BLOCK = 500
@@ -30,16 +31,13 @@ def nearest_neighbours(queries: Tensor, images: Tensor) -> Neighbours:
     """The nearest of `images`, uint8 (M, 1, 28, 28), to each of `queries`, uint8 (N, 1, 28, 28)."""
     points = to_unit(images).flatten(1)
     norms = points.square().sum(1)
-    indices = torch.cat(
-        [(norms - 2 * matmul(to_unit(block).flatten(1), points.T)).argmin(1) for block in queries.split(_BLOCK)]
-    )
-    distances = torch.cat(
-        [
-            square_root((to_unit(block).flatten(1) - points[chosen]).square().sum(1))  # exact, also for a copy
-            for block, chosen in zip(queries.split(_BLOCK), indices.split(_BLOCK), strict=True)
-        ]
-    )
-    return Neighbours(distances, indices)
+
+    def nearest(block: Tensor) -> Tensor:
+        return (norms - 2 * matmul(to_unit(block).flatten(1), points.T)).argmin(1)
+
+    indices = in_batches(nearest, queries, _BLOCK)
+    difference = to_unit(queries).flatten(1) - points[indices]
+    return Neighbours(square_root(difference.square().sum(1)), indices)  # exact, also for a copy
 
 
 class Memorisation(NamedTuple):

@@ -7,8 +7,8 @@ linear encoder and decoder have a smaller squared error on the images that they 
 import torch
 from torch import Tensor
 
-from generative.data import to_unit
-from generative.portable import matmul
+from generative.compute.portable import matmul
+from generative.data.splits import to_unit
 
 
 def pca_error(train: Tensor, test: Tensor, components: int) -> Tensor:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from generative.data import IMAGE_SHAPE, to_unit
+from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.splits import to_unit
 
 _HALF_GREY_LEVEL = 0.5 / 255
 _ROUNDING_MSE = 1 / (12 * 255**2)  # what rounding to grey levels alone costs; bounds the PSNR of a perfect copy

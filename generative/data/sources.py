@@ -1,0 +1,207 @@
+"""Fetching the four Fashion-MNIST files from the first source that has the right bytes.
+
+A source is one of
+- `https://...` or `http://...`: a folder with the gzipped IDX files under their official names;
+- `apt:PACKAGE`: a Debian package that contains them, fetched into a private folder without root;
+- a folder on this machine, with the files gzipped or not.
+
+Every file is checked by the SHA-256 of its decompressed bytes, so that it does not matter how a source
+compressed it, and no wrong byte passes.
+"""
+
+import gzip
+import hashlib
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pooch
+import requests
+
+from generative.errors import PipelineError
+from generative.io.files import write_bytes
+
+SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+
+Fetch = Callable[[str], bytes]
+
+
+class NoSourceError(PipelineError):
+    """No source has a file with the right bytes."""
+
+
+def fetch_all(sources: Sequence[str], folder: Path, *, timeout: float, retries: int) -> dict[str, str]:
+    """Write the four decompressed IDX files into `folder`, each from the first source that has it right.
+
+    Args:
+        sources: tried in order; a source that fails is not asked again.
+        folder: where the files go; each appears whole or not at all.
+        timeout: seconds without a byte after which an HTTP source counts as failed.
+        retries: how often an HTTP download is tried again.
+
+    Returns:
+        The source that each file came from.
+
+    Raises:
+        NoSourceError: no source gave a file; the message tells each attempt.
+    """
+    failures: dict[str, str] = {}
+    origin: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="fashion-mnist-") as name:
+        scratch = Path(name)
+        for source in sources:
+            missing = [file for file in SHA256 if file not in origin]
+            if not missing:
+                break
+            try:
+                fetch = _open_source(source, scratch, timeout=timeout, retries=retries)
+                for file in missing:
+                    content = decompressed(fetch(file))
+                    _check(file, content)
+                    write_bytes(folder / file, content)
+                    origin[file] = source
+            except _SourceError as error:
+                failures[source] = str(error)
+    missing = [file for file in SHA256 if file not in origin]
+    if missing:
+        raise NoSourceError(_explain(missing, failures))
+    return origin
+
+
+def decompressed(content: bytes) -> bytes:
+    """`content` itself, or what it holds if it is gzip."""
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, OSError, zlib.error) as error:
+        raise _SourceError(f"broken gzip file ({error})") from None
+
+
+class _SourceError(Exception):
+    pass
+
+
+def _check(file: str, content: bytes) -> None:
+    if hashlib.sha256(content).hexdigest() == SHA256[file]:
+        return
+    if content.lstrip()[:1] == b"<":
+        raise _SourceError(f"{file}: got a web page instead of the file")
+    raise _SourceError(f"{file}: wrong checksum ({len(content):,} bytes after decompression)")
+
+
+def _explain(missing: list[str], failures: dict[str, str]) -> str:
+    tried = "".join(f"\n  {source}: {reason}" for source, reason in failures.items()) or "\n  (no source is set)"
+    return f"Fashion-MNIST could not be fetched ({', '.join(missing)} missing). Tried:{tried}"
+
+
+def _open_source(source: str, scratch: Path, *, timeout: float, retries: int) -> Fetch:
+    """A function that returns the bytes of a file of `source`, still compressed or not."""
+    if source.startswith(("http://", "https://")):
+        return _http(source, scratch, timeout=timeout, retries=retries)
+    if source.startswith("apt:"):
+        return _folder(_unpack_debian_package(source.removeprefix("apt:"), scratch / "apt"))
+    return _folder(Path(source).expanduser())
+
+
+def _http(source: str, scratch: Path, *, timeout: float, retries: int) -> Fetch:
+    pooch.get_logger().setLevel(logging.WARNING)
+    cache = Path(tempfile.mkdtemp(dir=scratch))
+
+    def fetch(file: str) -> bytes:
+        url = f"{source.rstrip('/')}/{file}.gz"
+        downloader = pooch.HTTPDownloader(timeout=timeout, progressbar=sys.stderr.isatty())
+        last = ""
+        for _ in range(1 + retries):
+            try:
+                return Path(pooch.retrieve(url, None, fname=file, path=cache, downloader=downloader)).read_bytes()
+            except requests.HTTPError as error:
+                raise _SourceError(f"{file}: the server answered {error.response.status_code}") from None
+            except (requests.RequestException, OSError, ValueError) as error:
+                last = _reason(error, timeout)
+        raise _SourceError(f"{file}: {last}")
+
+    return fetch
+
+
+def _reason(error: Exception, timeout: float) -> str:
+    if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
+        return f"no answer for {timeout:g} seconds"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke before the end"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return f"{type(error).__name__}: {error}"
+
+
+def _folder(folder: Path) -> Fetch:
+    if not folder.is_dir():
+        raise _SourceError(f"no such folder: {folder}")
+
+    def fetch(file: str) -> bytes:
+        """The right one among the files of this name in the folder and its subfolders, else the last one."""
+        content = None
+        for path in sorted(folder.rglob(f"{file}*")):
+            if path.is_file() and path.name in (file, f"{file}.gz"):
+                try:
+                    content = path.read_bytes()
+                    _check(file, decompressed(content))
+                    break
+                except OSError as error:
+                    raise _SourceError(f"{file}: {error.strerror}") from None
+                except _SourceError:
+                    continue
+        if content is None:
+            raise _SourceError(f"{file}: not in {folder}")
+        return content
+
+    return fetch
+
+
+def _unpack_debian_package(package: str, folder: Path) -> Path:
+    """Download `package` with apt's own configuration but private state, and unpack it; needs no root."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise _SourceError("this is no Debian or Ubuntu system (no apt-get)")
+    for name in ("lists/partial", "cache/archives/partial", "content"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    options = [
+        f"-oDir::State::Lists={folder}/lists",
+        f"-oDir::Cache={folder}/cache",
+        "-oDebug::NoLocking=1",
+        "-oAPT::Sandbox::User=",
+        "-oAcquire::Languages=none",
+        "-oAPT::Update::Post-Invoke-Success::=",
+        "-oAPT::Update::Post-Invoke::=",
+        "-qq",
+    ]
+    _run(["apt-get", *options, "update"], folder)
+    _run(["apt-get", *options, "download", package], folder)
+    archives = sorted(folder.glob("*.deb"))
+    if not archives:
+        raise _SourceError("apt-get downloaded nothing")
+    _run(["dpkg-deb", "-x", str(archives[0]), str(folder / "content")], folder)
+    return folder / "content"
+
+
+_APT_TIMEOUT = 600  # seconds; apt has time-outs of its own, this is the last resort
+
+
+def _run(command: list[str], folder: Path) -> None:
+    name = " ".join(word for word in command if not word.startswith("-o"))
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=_APT_TIMEOUT)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
+        raise _SourceError(f"`{name}` failed: {last}") from None
+    except subprocess.TimeoutExpired:
+        raise _SourceError(f"`{name}` took longer than {_APT_TIMEOUT} seconds") from None

@@ -1,0 +1,112 @@
+"""Images in memory: splits, batches, and the one pair of pixel conversions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from generative.data.fashion_mnist import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
+from generative.errors import FileDamagedError, PipelineError
+from generative.io.tensors import load_tensors, require, save_tensors
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (N, 1, 28, 28) and their labels int64 (N,), 0 to 9."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> "Split":
+        """The same split on `device`."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Grey levels uint8 (...), 0 to 255, as float32 in [0, 1]."""
+    return images.float() / 255
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Intensities (...) in [0, 1] as the nearest grey level, uint8; values outside are clipped."""
+    return (x.float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def stratified_split(labels: Tensor, sizes: tuple[int, ...], rng: torch.Generator) -> list[Tensor]:
+    """Disjoint index sets of the given sizes with every class equally often in each.
+
+    Args:
+        labels: int64 (N,), 0 to 9.
+        sizes: images in each set, multiples of 10.
+        rng: chooses the members and their order.
+
+    Returns:
+        One int64 tensor (size,) of indices into `labels` for each size.
+
+    Raises:
+        PipelineError: a size is no multiple of 10, or a class has too few images.
+    """
+    if any(size % NUM_CLASSES for size in sizes):
+        raise PipelineError(f"split sizes {sizes} must be multiples of {NUM_CLASSES}: every class counts alike.")
+    shares = [size // NUM_CLASSES for size in sizes]
+    chosen: list[list[Tensor]] = [[] for _ in sizes]
+    for label in range(NUM_CLASSES):
+        members = (labels == label).nonzero().squeeze(1)
+        if len(members) < sum(shares):
+            raise PipelineError(
+                f"class {CLASS_NAMES[label]!r} has {len(members)} images, but splits of the sizes {sizes} "
+                f"need {sum(shares)}."
+            )
+        members = members[torch.randperm(len(members), generator=rng)]
+        for part, indices in zip(chosen, members[: sum(shares)].split(shares), strict=True):
+            part.append(indices)
+    return [indices[torch.randperm(len(indices), generator=rng)] for indices in map(torch.cat, chosen)]
+
+
+def balanced_labels(count: int) -> Tensor:
+    """Labels int64 (count,): 0, 1, ..., 9, 0, 1, ... so that classes are equally frequent."""
+    return torch.arange(count) % NUM_CLASSES
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Batches in one pass over `count` images, without the incomplete last one."""
+    return count // batch_size
+
+
+def batches(
+    split: Split, batch_size: int, rng: torch.Generator, *, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over `split` in an order drawn from `rng`, without the incomplete last batch.
+
+    Yields:
+        Images (batch_size / world_size, 1, 28, 28) in [0, 1] and labels: the share of process `rank` in each batch.
+    """
+    order = torch.randperm(len(split), generator=rng, device=rng.device)
+    for indices in order[: steps_per_epoch(len(split), batch_size) * batch_size].view(-1, batch_size):
+        share = indices[rank::world_size]
+        yield to_unit(split.images[share]), split.labels[share]
+
+
+def save_split(path: Path, split: Split) -> None:
+    """Write a split as tensors `images` and `labels`."""
+    save_tensors(path, {"images": split.images, "labels": split.labels})
+
+
+def load_split(path: Path) -> Split:
+    """Read a split written by `save_split`.
+
+    Raises:
+        FileMissingError: there is no such file.
+        FileDamagedError: the file is malformed, or a label is not a class.
+    """
+    tensors = load_tensors(path)
+    images = require(tensors, "images", torch.uint8, (None, *IMAGE_SHAPE), path=path)
+    labels = require(tensors, "labels", torch.int64, (len(images),), path=path)
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < NUM_CLASSES):
+        raise FileDamagedError(f"{path}: labels must be 0 to {NUM_CLASSES - 1}")
+    return Split(images, labels)

@@ -1,0 +1,34 @@
+"""The entries of `extractors` in params.yaml, with the kind that each names."""
+
+from typing import Any
+
+import torch
+
+from generative.extractor import ExtractorConfig, FeatureExtractor, load_extractor_kind
+from generative.io.tensors import load_tensors, load_weights
+from stages.common.params import Params
+from stages.common.paths import extractor
+
+
+def read_extractor(params: Params, name: str) -> tuple[ExtractorConfig, Any]:
+    """The settings of one extractor and the module of its kind.
+
+    Raises:
+        SettingError: no such extractor or kind, or naming each missing, unknown or wrong key.
+    """
+    block, where = params.item("extractors", name), f"extractors.{name}"
+    kind = load_extractor_kind(block.get("kind"), where=where)
+    config: ExtractorConfig = kind.Config.parse(block, where=where)
+    return config, kind
+
+
+def load_extractor(params: Params, name: str, device: torch.device) -> FeatureExtractor:
+    """The extractor `name` with its weights, on `device`.
+
+    Raises:
+        PipelineError: its file is missing, damaged or holds another network.
+    """
+    config, kind = read_extractor(params, name)
+    network: FeatureExtractor = kind.Model(config)
+    load_weights(network, load_tensors(extractor(name)), path=extractor(name))
+    return network.to(device).eval()

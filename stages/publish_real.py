@@ -1,0 +1,27 @@
+"""Stage `publish_real`: what git keeps of real images, the floor, and of the extractors that scored.
+
+stages/common/published.py names every file.
+"""
+
+from generative.data.fashion_mnist import NUM_CLASSES
+from generative.data.splits import load_split
+from generative.figures.strips import save_strip
+from generative.io.files import write_json
+from generative.io.tables import read_table, write_table
+from generative.io.tensors import load_metadata
+from stages.common.params import REAL, read_params
+from stages.common.paths import REAL_FEATURES, TEST, extractor_curves
+from stages.common.published import EXTRACTOR_METRICS, PLOT_DATA, FiguresConfig, examples, publish_scores
+
+
+def main() -> None:
+    """Publish the scores of real images, test images to compare with, and the curves of the extractors."""
+    params = read_params()
+    side = params.block("figures", FiguresConfig).sample_columns
+    test = load_split(TEST)
+    publish_scores(REAL)
+    write_json(EXTRACTOR_METRICS, load_metadata(REAL_FEATURES)["extractors"])
+    save_strip(test.images[: side * side], side, PLOT_DATA / REAL / "samples.png")
+    save_strip(test.images[examples(test.labels)], NUM_CLASSES, PLOT_DATA / REAL / "reconstructions.png")
+    for name in params.extractors:
+        write_table(PLOT_DATA / REAL / f"{name}.tsv", read_table(extractor_curves(name)))

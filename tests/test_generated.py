@@ -1,0 +1,108 @@
+"""What `generate` wrote is checked whole before it is scored or drawn: a malformed file is one sentence."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from generative.errors import FileDamagedError
+from generative.io.tensors import save_tensors
+from stages.common.generated import load_generated, load_path_words
+from stages.common.paths import generated
+
+TEST_SIZE = 30
+
+
+def images(*shape: int) -> Tensor:
+    return torch.zeros(*shape, 1, 28, 28, dtype=torch.uint8)
+
+
+def whole() -> dict[str, Tensor]:
+    """All that a model can have, of few images."""
+    return {
+        "samples": images(20),
+        "labels": torch.arange(20) % 10,
+        "latents": torch.zeros(TEST_SIZE, 2),
+        "reconstructions": images(TEST_SIZE),
+        "interpolations": images(3, 5),
+        "interpolation_ends": torch.zeros(3, 2, dtype=torch.int64),
+        "animation": images(7),
+        "paths": images(4, 3),
+        "path_ends": torch.zeros(4, 2, dtype=torch.int64),
+        "grid": images(9),
+        "grid_axis": torch.zeros(3, 2),
+        "loss_recon": torch.zeros(TEST_SIZE),
+        "loss_kl": torch.zeros(TEST_SIZE),
+        "posterior_means": torch.zeros(TEST_SIZE, 2),
+        "log_weights": torch.zeros(6, 8),
+    }
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Tensor]], None]:
+    monkeypatch.chdir(tmp_path)
+    return lambda tensors: save_tensors(generated("vae"), tensors, {"within": ["Bag"], "between": [["Bag", "Coat"]]})
+
+
+def test_whole_file_is_read(write: Callable[[dict[str, Tensor]], None]) -> None:
+    write(whole())
+    made = load_generated("vae", TEST_SIZE)
+    assert made.encodings is not None
+    assert made.grid is not None
+    assert made.bounds is not None
+    assert made.followed_labels is not None
+    assert load_path_words("vae") == (["Bag"], [("Bag", "Coat")])
+
+
+def test_unconditional_samples_alone_are_read(write: Callable[[dict[str, Tensor]], None]) -> None:
+    write({"samples": images(20), "labels": torch.full((20,), -1)})
+    made = load_generated("vae", TEST_SIZE)
+    assert (made.encodings, made.grid, made.bounds, made.followed_labels) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("name", sorted(set(whole()) - {"latents", "grid", "loss_recon"}))  # these say what is there
+def test_missing_tensor_is_named(name: str, write: Callable[[dict[str, Tensor]], None]) -> None:
+    tensors = whole()
+    del tensors[name]
+    write(tensors)
+    with pytest.raises(FileDamagedError, match=rf"data/generated/vae\.safetensors has no tensor '{name}'"):
+        load_generated("vae", TEST_SIZE)
+
+
+@pytest.mark.parametrize("name", sorted(whole()))
+@pytest.mark.parametrize("damage", ["type", "dimensions", "numbers"])
+def test_wrong_tensor_is_named(name: str, damage: str, write: Callable[[dict[str, Tensor]], None]) -> None:
+    tensors = whole()
+    if damage == "type":
+        tensors[name] = tensors[name].to(torch.int16)
+    elif damage == "dimensions":
+        tensors[name] = tensors[name].unsqueeze(0)
+    elif tensors[name].dtype == torch.float32:
+        tensors[name].view(-1)[1] = torch.nan
+    elif tensors[name].dtype == torch.int64:
+        tensors[name].view(-1)[1] = TEST_SIZE
+    else:
+        tensors[name] = tensors[name][..., :27]
+    write(tensors)
+    with pytest.raises(FileDamagedError, match=rf"data/generated/vae\.safetensors.*'{name}'"):
+        load_generated("vae", TEST_SIZE)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("labels", 19), ("reconstructions", 29), ("path_ends", 3), ("grid", 8)])
+def test_tensors_that_do_not_belong_together_are_refused(
+    name: str, rows: int, write: Callable[[dict[str, Tensor]], None]
+) -> None:
+    tensors = whole()
+    tensors[name] = tensors[name][:rows]
+    write(tensors)
+    with pytest.raises(FileDamagedError, match=f"'{name}'"):
+        load_generated("vae", TEST_SIZE)
+
+
+def test_words_of_the_interpolations_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_tensors(generated("vae"), {}, {"within": 3})
+    with pytest.raises(FileDamagedError, match="does not say which classes"):
+        load_path_words("vae")
