@@ -12,7 +12,7 @@ def available(package: str) -> list[str]:
     """Names of the files in `package`, sorted; none of them is imported."""
     spec = find_spec(package)
     assert spec is not None
-    return sorted(module.name for module in iter_modules(spec.submodule_search_locations))
+    return sorted(module.name for module in iter_modules(spec.submodule_search_locations) if not module.ispkg)
 
 
 def load_plugin(package: str, name: Any, *, key: str) -> Any:

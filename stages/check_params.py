@@ -19,14 +19,14 @@ from stages.common.extractors import read_extractor
 from stages.common.models import read_model
 from stages.common.params import REAL, Params, read_params
 from stages.common.paths import PARAMS_CHECKED, curves, extractor, extractor_curves, generated, scores
-from stages.common.published import (
+from stages.common.published import FiguresConfig
+from stages.common.published_paths import (
     ERROR_METRICS,
     FEATURE_METRICS,
     FIGURES,
     PER_CLASS_METRICS,
     PLOT_DATA,
     SCORE_METRICS,
-    FiguresConfig,
 )
 from stages.common.scoring import EvaluateConfig
 from stages.download import DownloadConfig

@@ -11,15 +11,8 @@ from generative.figures.style import save_figure
 from generative.io.files import read_json, write_json
 from generative.io.tables import read_table, write_table
 from stages.common.params import REAL, Params, read_params
-from stages.common.published import (
-    COMPARISON,
-    CURVES,
-    HEADLINE_METRICS,
-    PLOT_DATA,
-    SCORE_METRICS,
-    FiguresConfig,
-    published_latents,
-)
+from stages.common.published import FiguresConfig, published_latents
+from stages.common.published_paths import COMPARISON, CURVES, HEADLINE_METRICS, PLOT_DATA, SCORE_METRICS
 
 _HEADLINE = ("frechet_distance", "label_accuracy", "cas", "mse_x1000", "iw_bound")  # what DVC shows by default
 

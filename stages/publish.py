@@ -1,6 +1,6 @@
 """Stage `publish@MODEL`: what git keeps of one model: scores, errors, curves, figures, and strips of images.
 
-stages/common/published.py names every file. Leaderboard, comparing figures and report read nothing else of a model.
+stages/common/published_paths.py names every file. Leaderboard, comparing figures and report read nothing else.
 """
 
 import torch
@@ -8,15 +8,17 @@ from matplotlib.figure import Figure
 
 from generative.data.fashion_mnist import NUM_CLASSES
 from generative.data.splits import Split, load_split
+from generative.errors import FileDamagedError
 from generative.figures import images
 from generative.figures.strips import save_strip
 from generative.figures.style import save_figure
 from generative.io.tables import read_table, write_table
 from generative.scores.memorisation import nearest_neighbours
-from stages.common.generated import Encodings, Generated, load_generated, load_path_words
+from stages.common.generated import Encodings, Generated, load_generated
 from stages.common.params import read_params
-from stages.common.paths import TEST, TRAIN, curves
-from stages.common.published import FIGURES, PLOT_DATA, FiguresConfig, examples, publish_latents, publish_scores
+from stages.common.paths import TEST, TRAIN, curves, generated
+from stages.common.published import FiguresConfig, examples, publish_latents, publish_scores
+from stages.common.published_paths import FIGURES, PLOT_DATA
 
 
 def main(name: str) -> None:
@@ -25,6 +27,8 @@ def main(name: str) -> None:
     side = config.sample_columns
     train, test = load_split(TRAIN), load_split(TEST)
     made = load_generated(name, len(test))
+    if len(made.samples) < side * side:
+        raise FileDamagedError(f"{generated(name)} has {len(made.samples)} samples, but the figures show {side * side}")
     publish_scores(name)
     write_table(PLOT_DATA / name / "curves.tsv", read_table(curves(name)))
     save_strip(made.samples[: side * side], side, PLOT_DATA / name / "samples.png")
@@ -33,8 +37,8 @@ def main(name: str) -> None:
         reconstructions = made.encodings.reconstructions[examples(test.labels)]
         save_strip(reconstructions, NUM_CLASSES, PLOT_DATA / name / "reconstructions.png")
         publish_latents(name, made.encodings.latents, test)
-        lines = interpolations(name, made.encodings, test)
-        within = len(load_path_words(name).within)
+        lines = interpolations(made.encodings, test)
+        within = len(made.encodings.within)
         title = f"{name}: straight lines in the latent space, within a class and between two"
         figures["interpolations"] = images.interpolations(lines, within, title)
         animated = lines[within]._replace(decoded=made.encodings.animation)
@@ -57,9 +61,9 @@ def sample_figures(name: str, made: Generated, train: Split, side: int) -> dict[
     return figures
 
 
-def interpolations(name: str, encodings: Encodings, test: Split) -> list[images.Interpolation]:
+def interpolations(encodings: Encodings, test: Split) -> list[images.Interpolation]:
     """The interpolations of one model, those within a class first."""
-    within, between = load_path_words(name)
-    words = [f"{label} to {label}" for label in within] + [f"{first} to {second}" for first, second in between]
+    words = [f"{label} to {label}" for label in encodings.within]
+    words += [f"{first} to {second}" for first, second in encodings.between]
     first, last = (test.images[encodings.interpolation_ends[:, end]] for end in (0, 1))
     return [images.Interpolation(*row) for row in zip(words, first, encodings.interpolations, last, strict=True)]

@@ -1,6 +1,6 @@
 """Stage `publish_real`: what git keeps of real images, the floor, and of the extractors that scored.
 
-stages/common/published.py names every file.
+stages/common/published_paths.py names every file.
 """
 
 from generative.data.fashion_mnist import NUM_CLASSES
@@ -11,7 +11,8 @@ from generative.io.tables import read_table, write_table
 from generative.io.tensors import load_metadata
 from stages.common.params import REAL, read_params
 from stages.common.paths import REAL_FEATURES, TEST, extractor_curves
-from stages.common.published import EXTRACTOR_METRICS, PLOT_DATA, FiguresConfig, examples, publish_scores
+from stages.common.published import FiguresConfig, examples, publish_scores
+from stages.common.published_paths import EXTRACTOR_METRICS, PLOT_DATA
 
 
 def main() -> None:

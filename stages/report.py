@@ -14,7 +14,7 @@ from generative.errors import PipelineError
 from generative.io.files import read_json, write_bytes
 from stages.common.models import read_model
 from stages.common.params import REAL, Params, read_params
-from stages.common.published import COMPARISON, ERROR_METRICS, FIGURES, REPORT, SCORE_METRICS
+from stages.common.published_paths import COMPARISON, ERROR_METRICS, FIGURES, REPORT, SCORE_METRICS
 
 TEMPLATE = Path("stages/report.typ")
 

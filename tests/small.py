@@ -13,7 +13,7 @@ from generative.data.splits import Split, balanced_labels, save_split, steps_per
 from generative.family import available_families, load_family
 from generative.training.checkpoints import Checkpoints
 from generative.training.loop import History, fit
-from stages.code import hashes
+from stages.common.code_files import code_texts
 from stages.common.params import Params
 from stages.common.paths import CODE, TRAIN, VALIDATION
 from stages.common.source import write_hashes
@@ -86,7 +86,7 @@ def make_folder(folder: Path, *, epochs: int) -> Path:
     params["extractors"] = {name: shrunk(block) for name, block in PARAMS["extractors"].items()}
     for block in (*(model["training"] for model in params["models"].values()), *params["extractors"].values()):
         block["epochs"] = epochs
-    write_hashes(folder / CODE, hashes(ROOT, Params(params)))
+    write_hashes(folder / CODE, code_texts(ROOT, Params(params)))
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return folder
 

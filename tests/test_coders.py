@@ -63,14 +63,18 @@ class TestRefine:
 
     @pytest.mark.parametrize("name", ["autoencoder", "vae"])
     def test_each_image_is_refined_for_itself(self, name: str, blobs: Split) -> None:
-        model, _, _ = build(small_config(name, refine_steps=5))
+        config = small_config(name, refine_steps=5)
+        model, _, _ = build(config)
+        model.prepare_sampling(config.sampling, blobs)
         x = to_unit(blobs.images[::40])
         with torch.inference_mode():
             together, alone = model.encode(x), torch.cat([model.encode(image) for image in x.split(1)])
         torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-3)
 
     def test_refined_images_are_reconstructed_better(self, blobs: Split) -> None:
-        model, _, _ = build(small_config("autoencoder", refine_steps=5))
+        config = small_config("autoencoder", refine_steps=5)
+        model, _, _ = build(config)
+        model.prepare_sampling(config.sampling, blobs)
         x = to_unit(blobs.images)
         with torch.inference_mode():
             quick, refined = (model.decode(z) for z in (model.encoder(x), model.encode(x)))

@@ -90,7 +90,7 @@ class TestInception:
         assert float(expected.std(0).max()) > 0
 
     def test_missing_file_is_one_sentence(self, tmp_path: Path) -> None:
-        with pytest.raises(PipelineError, match=r"nowhere\.pth is missing: 'weights' of the inception extractor"):
+        with pytest.raises(PipelineError, match=r"nowhere\.pth is missing: 'weights' of an inception extractor"):
             inception.fetch(inception.Config(kind="inception", weights=str(tmp_path / "nowhere.pth")))
 
     @pytest.mark.parametrize("content", [b"", b"no weights", b"\x80\x02cposix\nsystem\n(S'true'\ntR."])

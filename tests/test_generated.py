@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from generative.errors import FileDamagedError
 from generative.io.tensors import save_tensors
-from stages.common.generated import load_generated, load_path_words
+from stages.common.generated import load_generated
 from stages.common.paths import generated
 
 TEST_SIZE = 30
@@ -43,7 +44,9 @@ def whole() -> dict[str, Tensor]:
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Tensor]], None]:
     monkeypatch.chdir(tmp_path)
-    return lambda tensors: save_tensors(generated("vae"), tensors, {"within": ["Bag"], "between": [["Bag", "Coat"]]})
+    return lambda tensors: save_tensors(
+        generated("vae"), tensors, {"within": ["Bag"], "between": [["Bag", "Coat"]] * 2}
+    )
 
 
 def test_whole_file_is_read(write: Callable[[dict[str, Tensor]], None]) -> None:
@@ -53,7 +56,8 @@ def test_whole_file_is_read(write: Callable[[dict[str, Tensor]], None]) -> None:
     assert made.grid is not None
     assert made.bounds is not None
     assert made.followed_labels is not None
-    assert load_path_words("vae") == (["Bag"], [("Bag", "Coat")])
+    assert made.encodings.within == ["Bag"]
+    assert made.encodings.between == [("Bag", "Coat")] * 2
 
 
 def test_unconditional_samples_alone_are_read(write: Callable[[dict[str, Tensor]], None]) -> None:
@@ -101,8 +105,17 @@ def test_tensors_that_do_not_belong_together_are_refused(
         load_generated("vae", TEST_SIZE)
 
 
-def test_words_of_the_interpolations_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [{}, {"within": 3}, {"within": ["Bag"], "between": [["Bag", "Coat"]]}])
+def test_words_of_the_interpolations_are_checked(
+    words: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    save_tensors(generated("vae"), {}, {"within": 3})
+    save_tensors(generated("vae"), whole(), words)
     with pytest.raises(FileDamagedError, match="does not say which classes"):
-        load_path_words("vae")
+        load_generated("vae", TEST_SIZE)
+
+
+def test_labels_of_some_classes_alone_are_refused(write: Callable[[dict[str, Tensor]], None]) -> None:
+    write(whole() | {"labels": torch.zeros(20, dtype=torch.int64)})
+    with pytest.raises(FileDamagedError, match="equally many of each class"):
+        load_generated("vae", TEST_SIZE)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from generative.errors import PipelineError
+from generative.errors import FileMissingError, PipelineError
 from generative.io.tensors import load_metadata, load_tensors, load_weights
+from stages.common.problems import explain
 
 
 class Bomb:
@@ -52,8 +53,9 @@ def test_malformed_file_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     for read in (load_tensors, load_metadata):
-        with pytest.raises(PipelineError, match=r"model\.safetensors is not a readable safetensors file .* `dvc pull`"):
+        with pytest.raises(PipelineError, match=r"model\.safetensors is not a readable safetensors file ") as caught:
             read(path)
+        assert explain(caught.value).endswith("): delete it, then `dvc pull` or `dvc repro`.")
 
 
 @pytest.mark.parametrize("how", ["pickle", "torch"])
@@ -96,3 +98,11 @@ class TestWeights:
         for changes in ({"bias": torch.zeros(4)}, {"bias": None}, {"extra": torch.zeros(1)}):
             with pytest.raises(PipelineError, match="does not fit the network that"):
                 self.load(**changes)
+
+
+@pytest.mark.parametrize(
+    ("path", "way_out"),
+    [("models/vae.safetensors", "`dvc pull` fetches it."), ("metrics/scores/vae.json", "`git restore` fetches it.")],
+)
+def test_missing_file_comes_from_where_it_is_kept(path: str, way_out: str) -> None:
+    assert explain(FileMissingError(Path(path))) == f"{path} is missing: `dvc repro` makes it, {way_out}"

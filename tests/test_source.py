@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from generative.errors import PipelineError
-from stages.code import hashes
+from stages.common.code_files import code_texts
 from stages.common.params import Params
-from stages.common.source import SourceError, code_hashes, import_closure, write_hashes
+from stages.common.source import OUTSIDE, PACKAGES, SourceError, code_hashes, import_closure, write_hashes
 from tests.small import PARAMS, ROOT
 
 LOCK = "torch==2.1 \\\n    --hash=sha256:00\npillow==9.0 ; python_version < '3.12' \\\n    --hash=sha256:00\n"
@@ -164,12 +164,68 @@ def test_what_is_not_imported_does_not_count(project: Path, name: str) -> None:
     assert text_of(project) == first
 
 
-def test_module_for_hints_counts_if_its_import_does_something(project: Path) -> None:
+def test_module_that_is_imported_runs_whatever_its_names_serve(project: Path) -> None:
+    edit(project, "generative/config.py", "pass", "pass\n\nclass Shape:\n    pass")
+    first = text_of(project)
+    edit(project, "stages/work.py", "import torch\n", "import torch\nfrom generative.config import Shape\n")
+    edit(project, "stages/work.py", "name: str", "name: Shape")
+    assert text_of(project) == first  # that module ran before
     edit(project, "stages/work.py", "import torch\n", "import torch\nfrom generative.active import Names\n")
-    edit(project, "stages/work.py", "name: str", "name: Names")
+    edit(project, "stages/work.py", "name: Shape", "name: Names")
     assert "generative/active.py" in text_of(project)
-    edit(project, "generative/active.py", "torch.set_num_threads(1)\n", "")
-    assert "generative/active.py" not in text_of(project)
+
+
+def test_name_for_hints_counts_where_another_module_takes_it(project: Path) -> None:
+    edit(project, "generative/helper.py", "def used(x):", "from generative.late import value\n\ndef used(x: value):")
+    first = text_of(project)
+    edit(project, "stages/work.py", "import Setting, used", "import Setting, used, value as passed_on")
+    edit(
+        project,
+        "generative/helper.py",
+        "from generative.late import value",
+        "from generative.other import Other as value",
+    )
+    second = text_of(project)
+    edit(project, "generative/other.py", "pass", "size = 2")
+    assert len({first, second, text_of(project)}) == 3
+
+
+def test_string_that_pydantic_reads_as_a_hint_counts(project: Path) -> None:
+    edit(project, "generative/helper.py", "rate: float", 'rate: "value"')
+    edit(project, "generative/helper.py", "def used(x):", "from generative.late import value\n\ndef used(x: value):")
+    assert "import" not in text_of(project)
+    first = text_of(project)
+    edit(
+        project,
+        "generative/helper.py",
+        "from generative.late import value",
+        "from generative.other import Other as value",
+    )
+    assert text_of(project) != first
+
+
+@pytest.mark.parametrize("package", ["generative", "stages"])
+def test_code_of_the_package_around_a_module_counts(project: Path, package: str) -> None:
+    first = text_of(project)
+    (project / package / "__init__.py").write_text('"""Words."""\n')
+    assert text_of(project) == first
+    (project / package / "__init__.py").write_text("import torch\n\ntorch.set_default_dtype(torch.float64)\n")
+    assert text_of(project) != first
+
+
+@pytest.mark.parametrize("decorator", ["register", "torch.jit.script", "record(frozen=True)"])
+def test_hints_below_an_unknown_decorator_count(project: Path, decorator: str) -> None:
+    edit(project, "stages/work.py", "def main(", f"@{decorator}\ndef main(")
+    first = text_of(project)
+    edit(project, "stages/work.py", "name: str", "name: int")
+    assert text_of(project) != first
+
+
+@pytest.mark.parametrize("name", ["loop.py~", "helper.bak", ".helper.py.swp", "helper.py.orig", "helper.pyi"])
+def test_what_an_editor_leaves_behind_does_not_count(project: Path, name: str) -> None:
+    first = text_of(project)
+    (project / "generative" / name).write_text("value = 3")
+    assert text_of(project) == first
 
 
 def test_file_beside_a_module_counts_with_it(project: Path) -> None:
@@ -183,9 +239,16 @@ def test_file_beside_a_module_counts_with_it(project: Path) -> None:
 @pytest.mark.parametrize(
     ("added", "words"),
     [
-        ("from importlib import import_module\n", ["stages/work.py, line", "'importlib' can load code"]),
+        ("from importlib import import_module\n", ["stages/work.py, line", "'importlib.import_module' can load code"]),
         ("import runpy\n", ["'runpy'"]),
-        ("exec('1')\n", ["'exec'"]),
+        ("exec('1')\n", ["'exec' can reach code"]),
+        ("f = eval\n", ["'eval'"]),
+        ("import builtins\n", ["'builtins'"]),
+        ("import sys\nprint(sys.modules)\n", ["'modules' can reach code"]),
+        ("import generative\n", ["'generative' is a package"]),
+        ("from generative import package\n", ["'generative.package' is a package"]),
+        ("print(load_family('vae'))\n", ["'load_family' loads a module by a name"]),
+        ("print(open('generative/late.json'))\n", ["names late.json, which belongs to the module beside that file"]),
         ("from . import helper\n", ["full name instead of a relative import"]),
         ("from generative.helper import *\n", ["instead of '*'"]),
         ("import einops\n", ["imports 'einops'", "DECIDING", "HARMLESS"]),
@@ -195,6 +258,9 @@ def test_file_beside_a_module_counts_with_it(project: Path) -> None:
     ],
 )
 def test_what_cannot_be_followed_is_an_error(project: Path, added: str, words: list[str]) -> None:
+    (project / "generative" / "late.json").write_text("{}")
+    (project / "generative" / "package").mkdir()
+    (project / "generative" / "package" / "__init__.py").touch()
     (project / "stages" / "work.py").write_text(STAGE + added)
     with pytest.raises(SourceError) as caught:
         text_of(project)
@@ -202,11 +268,20 @@ def test_what_cannot_be_followed_is_an_error(project: Path, added: str, words: l
         assert word in str(caught.value)
 
 
-def test_file_of_nobody_and_missing_lock_are_errors(project: Path) -> None:
-    (project / "stages" / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match=r"stages/notes\.txt belongs to no module"):
+@pytest.mark.parametrize("name", ["stages/notes.txt", "stages/work.bin", "generative/__init__.json"])
+def test_file_of_nobody_is_an_error(project: Path, name: str) -> None:
+    (project / name).write_text("x")
+    with pytest.raises(SourceError, match=f"{name} belongs to no module"):
         text_of(project)
-    (project / "stages" / "notes.txt").unlink()
+
+
+def test_module_beside_a_package_of_its_name_is_an_error(project: Path) -> None:
+    (project / "generative" / "late").mkdir()
+    with pytest.raises(SourceError, match=r"generative/late\.py stands beside a package of its name"):
+        text_of(project)
+
+
+def test_missing_lock_is_an_error(project: Path) -> None:
     (project / "requirements.lock").unlink()
     with pytest.raises(PipelineError, match=r"requirements\.lock is missing"):
         text_of(project)
@@ -225,28 +300,37 @@ class TestThisProject:
         for package in ("generative", "stages"):
             shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copyfile(ROOT / "requirements.lock", tmp_path / "requirements.lock")
-        before = hashes(tmp_path, Params(PARAMS))
+        before = code_texts(tmp_path, Params(PARAMS))
         for path in (*tmp_path.rglob("generative/**/*.py"), *tmp_path.rglob("stages/**/*.py")):
             tree = ast.parse(path.read_text())
             for node in ast.walk(tree):
                 if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
                     node.body[0] = ast.Expr(ast.Constant("Other words."))
             path.write_text(f"# rewritten\n{ast.unparse(tree)}\n")
-        assert hashes(tmp_path, Params(PARAMS)) == before
+        assert code_texts(tmp_path, Params(PARAMS)) == before
 
     def test_committed_hashes_are_those_of_the_code(self) -> None:
-        for name, text in hashes(ROOT, Params(PARAMS)).items():
+        for name, text in code_texts(ROOT, Params(PARAMS)).items():
             assert (ROOT / "code" / name).read_text() == text, f"code/{name}: run `make repro` and commit"
+
+    def test_what_counts_nowhere_serves_the_launcher_alone(self) -> None:
+        importers = {
+            ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for package in PACKAGES
+            for path in ROOT.glob(f"{package}/**/*.py")
+            if any(f"{name}.".startswith(f"{module}.") for name in project_imports(path) for module in OUTSIDE)
+        }
+        assert importers <= {"stages.__main__", "stages.code", *OUTSIDE}
 
     def test_training_depends_on_no_score_and_no_figure(self) -> None:
         closure = import_closure(ROOT, "stages.train")
         assert "generative.training.loop" in closure
         assert not any(name.startswith(("generative.scores", "generative.figures")) for name in closure)
-        assert "stages.common.published" not in closure
+        assert not [name for name in closure if name.startswith("stages.common.published")]
 
     def test_order_of_models_and_extractors_counts(self) -> None:
         backwards = PARAMS | {key: dict(reversed(PARAMS[key].items())) for key in ("models", "extractors")}
-        one, other = hashes(ROOT, Params(PARAMS)), hashes(ROOT, Params(backwards))
+        one, other = code_texts(ROOT, Params(PARAMS)), code_texts(ROOT, Params(backwards))
         assert {name for name in one if one[name] != other[name]} == {"names/extractors.txt", "names/models.txt"}
 
 
@@ -272,7 +356,8 @@ ROOMS |= {
     "stages.common": ("generative",),
     "stages": ("generative", "stages.common"),
 }
-EXCEPTIONS = {("stages.check_params", "stages")}  # it checks every stage's settings
+APART = ("generative.families", "generative.extractors", "stages")  # whose modules import no other of their room, but
+# for stages.check_params, which checks every stage's settings
 
 
 def room_of(module: str) -> str:
@@ -297,8 +382,8 @@ def test_imports_keep_their_directions(path: Path) -> None:
     room = room_of(module)
     allowed = (room, *ROOMS[room])
     for name in project_imports(path):
-        if room == "stages" and room_of(name) == "stages":
-            assert (module, "stages") in EXCEPTIONS, f"{module} imports {name}: what stages share is in stages/common/"
+        if room in APART and room_of(name) == room:
+            assert module == "stages.check_params", f"{module} imports {name}: what they share has a room of its own"
         else:
             assert any(f"{name}.".startswith(f"{other}.") for other in allowed), f"{module} must not import {name}"
 

@@ -139,7 +139,6 @@ def test_bad_answer_is_explained_and_the_next_source_is_asked(
     with pytest.raises(PipelineError, match=reason) as caught:
         fetch([bad], tmp_path / "alone")
     assert bad in str(caught.value)
-    assert "FASHION_MNIST_SOURCE" in str(caught.value)
     assert not list(tmp_path.glob("alone/*"))
 
     fine = serve(good)

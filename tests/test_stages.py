@@ -176,6 +176,15 @@ def test_missing_input_is_one_sentence(tmp_path: Path, module: str, arguments: l
     assert "Traceback" not in result.stderr
 
 
+def test_download_without_a_source_says_what_to_do(tmp_path: Path) -> None:
+    folder = with_params(tmp_path, lambda params: params["download"].update(sources=["nowhere"]))
+    result = run_stage(folder, "download")
+    assert result.returncode == 1
+    for words in ("Tried:\n  nowhere: no such folder", "FASHION_MNIST_SOURCE=", "download.sources in params.yaml"):
+        assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, epochs=1)
     save_split(folder / TEST, make_blobs())

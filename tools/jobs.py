@@ -30,8 +30,10 @@ from joblib import cpu_count
 from generative.compute.environment import process_environment
 from generative.errors import PipelineError, SettingError
 from generative.io.files import read_json, write_json
-from stages.common.params import PARAMS, read_params, wants_portable_bytes
+from stages.common.params import PARAMS, REAL, read_params, wants_portable_bytes
 from stages.common.problems import explain
+from stages.common.published_paths import PLOT_DATA, SCORE_METRICS
+from tools.staleness import GATES, UnansweredError, stale_stages
 from tools.terminal import RunningStage, StatusLines, as_time
 
 INTERRUPTED = 130
@@ -39,7 +41,6 @@ MEASURED = Path(".dvc/tmp/stage_seconds.json")  # how long each stage took here
 COMMITTED = Path(__file__).with_name("stage_seconds.json")  # and elsewhere, for the first run
 _POLL = 0.05  # seconds between two looks at the running stages
 PUBLISH, TOGETHER = "publish@{}", ("compare", "report")  # the last stage of one model, and those of all models
-GATES = ("code", "check_params")  # run in seconds whenever a file changes, and seldom write anything new: come first
 _REPRO = ("dvc", "--wait-for-lock", "repro", "-s")
 _GRACE = 20.0  # seconds that an interrupted stage has to end by itself
 
@@ -77,7 +78,7 @@ def main(arguments: list[str]) -> int:
     if not options.model and (options.jobs == 1 or (widest and options.cores < 2 * widest)):
         sys.stdout.flush()
         os.execvpe("dvc", ["dvc", "repro", *options.targets], environment)  # noqa: S606 (it takes this one's place)
-    for gate in GATES:
+    for gate in GATES:  # then less is left to do, as a rule
         if gate in stages and gate not in done:
             if code := subprocess.run([*_REPRO, gate], env=environment, check=False).returncode:
                 print(f"error: {gate} failed with exit code {code}", file=sys.stderr)
@@ -86,7 +87,19 @@ def main(arguments: list[str]) -> int:
     if len(done) == len(stages):
         print("Data and pipelines are up to date.")
         return 0
-    return _run(stages, done, options, environment)
+    code = _run(stages, done, options, environment)
+    if options.model and not code:
+        _warn_of_other_models(options.model, stages)
+    return code
+
+
+def _warn_of_other_models(model: str, own: Collection[str]) -> None:
+    with suppress(UnansweredError):
+        if stale := [name for name in stale_stages() if name not in own]:
+            print(
+                f"note: the other models are of other code, params or data than {model} ({', '.join(stale)}): "
+                "compare with care; `make repro` brings all up to date."
+            )
 
 
 def _look(options: argparse.Namespace) -> tuple[dict[str, Stage], set[str]]:
@@ -160,11 +173,23 @@ def stages_of_model(repo: Repo, model: str) -> dict[str, Stage]:
         raise PipelineError(
             f"{PARAMS} has no model '{model}', only {', '.join(models)}: add a block of this name under 'models'."
         )
-    own = read_stages(repo, [PUBLISH.format(model)])
+    unpublished = [name for name in models if name != model and not (SCORE_METRICS / f"{name}.json").exists()]
+    if unpublished:
+        raise PipelineError(
+            f"{PARAMS} has models without results to stand beside '{model}': {', '.join(unpublished)}. Take them out "
+            "for now, or run `make repro`."
+        )
+    own = read_stages(repo, [PUBLISH.format(model), *_real_images()])
     everything = read_stages(repo)
     together = {name: everything[name] for name in TOGETHER}
     kept = own.keys() | together.keys()
     return own | {name: replace(stage, needs=stage.needs & kept) for name, stage in together.items()}
+
+
+def _real_images() -> list[str]:
+    """The stage that publishes real images, if it has not yet done so for every extractor of the params."""
+    published = [PLOT_DATA / REAL / f"{name}.tsv" for name in read_params().extractors]
+    return [] if all(path.exists() for path in published) else ["publish_real"]
 
 
 def unchanged(repo: Repo, stages: Mapping[str, Stage]) -> set[str]:

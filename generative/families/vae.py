@@ -80,7 +80,7 @@ class Model(GenerativeModel):
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstructions x_hat from z = mu + exp(logvar / 2) * eps, with mu and logvar."""
         mu, logvar = self.posterior(x)
-        return self.decode(mu + torch.exp(logvar / 2) * eps), mu, logvar
+        return self.decode(reparametrise(mu, logvar, eps)), mu, logvar
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, each (B, d), of q(z | x).
@@ -94,7 +94,7 @@ class Model(GenerativeModel):
     def draw_latents(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """One draw (B, d) from q(z | x) of each image."""
         mu, logvar = self.posterior(x)
-        return mu + torch.exp(logvar / 2) * draw_normal(len(mu), self.config.latent_dim, rng)
+        return reparametrise(mu, logvar, draw_normal(len(mu), self.config.latent_dim, rng))
 
     def encode(self, x: Tensor) -> Tensor:
         return refine(self.posterior(x)[0], x, self._loss, self.sampling.refine_steps)
@@ -124,7 +124,7 @@ class Model(GenerativeModel):
     def log_weights(self, x: Tensor, count: int, rng: torch.Generator) -> Tensor:
         mu, logvar = (value.repeat_interleave(count, 0) for value in self.posterior(x))  # (B count, d)
         eps = draw_normal(len(mu), self.config.latent_dim, rng)
-        z = mu + torch.exp(logvar / 2) * eps
+        z = reparametrise(mu, logvar, eps)
         log_likelihood = -gaussian_nll(x.repeat_interleave(count, 0), self.decode(z), self.variance)
         log_ratio = (eps.square() + logvar - z.square()).sum(1) / 2  # log p(z) - log q(z | x)
         return (log_likelihood + log_ratio).view(len(x), count)
@@ -167,6 +167,11 @@ class Objective(AutoencodingObjective):
             x = to_unit(images)
             total += squared_error(self.raw_model.decode(self.raw_model.draw_latents(x, rng)), x).sum().item()
         self.raw_model.variance.fill_(total / train.images.numel())
+
+
+def reparametrise(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
+    """Draws (B, d) from N(mu, exp(logvar)) made of standard normal `eps`; Kingma & Welling 2014, section 2.4."""
+    return mu + torch.exp(logvar / 2) * eps
 
 
 def gaussian_nll(x: Tensor, x_hat: Tensor, variance: Tensor) -> Tensor:

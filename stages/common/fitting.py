@@ -103,8 +103,8 @@ def _encode(images: Tensor) -> bytes:
 
 
 def fingerprint(*settings: Any, inputs: Sequence[Path]) -> str:
-    """A hash of all that the result of a training depends on: settings, and files of data and code."""
-    digest = hashlib.sha256()
+    """A hash of all that a training's result depends on: settings, files of data and code, the torch that is used."""
+    digest = hashlib.sha256(torch.__version__.encode())
     for setting in settings:
         digest.update(setting.model_dump_json().encode())
     for path in inputs:

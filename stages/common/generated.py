@@ -1,5 +1,6 @@
 """What `generate` wrote of one model, checked and typed: the one reader of data/generated/MODEL.safetensors."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ class Encodings(NamedTuple):
     animation: Tensor
     paths: Tensor
     path_ends: Tensor
+    within: list[str]  # classes that the first interpolations stay in
+    between: list[tuple[str, str]]  # classes that the others join
 
 
 class Grid(NamedTuple):
@@ -54,13 +57,6 @@ class Generated(NamedTuple):
         return None if bool((self.labels == UNLABELLED).any()) else self.labels
 
 
-class PathWords(NamedTuple):
-    """The classes that the interpolations join: within one, and between two."""
-
-    within: list[str]
-    between: list[tuple[str, str]]
-
-
 def load_generated(name: str, test_size: int) -> Generated:
     """What the model `name` made; `test_size` images are in the test split.
 
@@ -87,6 +83,8 @@ def load_generated(name: str, test_size: int) -> Generated:
     labels = get("labels", torch.int64, len(samples))
     if not bool((labels == UNLABELLED).all()):
         labels = get_indices("labels", NUM_CLASSES, len(samples))
+        if len(set(torch.bincount(labels, minlength=NUM_CLASSES).tolist())) > 1:
+            raise FileDamagedError(f"{path}: 'labels' must have equally many of each class")
     encodings = grid = bounds = None
     if "latents" in tensors:
         paths = get("paths", torch.uint8, None, None, *IMAGE_SHAPE)
@@ -99,6 +97,7 @@ def load_generated(name: str, test_size: int) -> Generated:
             get("animation", torch.uint8, None, *IMAGE_SHAPE),
             paths,
             get_indices("path_ends", test_size, len(paths), 2),
+            *_classes(path, len(interpolations)),
         )
     if "grid" in tensors:
         axis = get("grid_axis", torch.float32, None, 2)
@@ -113,15 +112,13 @@ def load_generated(name: str, test_size: int) -> Generated:
     return Generated(samples, labels, encodings, grid, bounds)
 
 
-def load_path_words(name: str) -> PathWords:
-    """Which classes the interpolations of the model `name` join.
-
-    Raises:
-        FileDamagedError: the file does not say so.
-    """
-    path = generated(name)
+def _classes(path: Path, count: int) -> tuple[list[str], list[tuple[str, str]]]:
+    """Which classes the `count` interpolations of a file stay in, and which they join."""
     try:
         metadata = load_metadata(path)
-        return PathWords(list(metadata["within"]), [(first, last) for first, last in metadata["between"]])
+        within, between = list(metadata["within"]), [(first, last) for first, last in metadata["between"]]
     except (KeyError, TypeError, ValueError):
-        raise FileDamagedError(f"{path} does not say which classes its interpolations join") from None
+        within, between = [], []
+    if not between or len(within) + len(between) != count:
+        raise FileDamagedError(f"{path} does not say which classes its interpolations join")
+    return within, between

@@ -1,6 +1,6 @@
 """Where data and models are, relative to the repository, which is the working directory of a stage.
 
-What is in git of each model lies elsewhere: `stages.common.published`.
+What is in git of each model lies elsewhere: `stages.common.published_paths`.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ RAW = Path("data/raw")
 TRAIN = Path("data/prepared/train.safetensors")
 VALIDATION = Path("data/prepared/validation.safetensors")
 TEST = Path("data/prepared/test.safetensors")
-EXTRACTOR_PREFIX = "extractor_"  # of checkpoints and rows beside those of the models
+EXTRACTOR_PREFIX = "extractor_"  # of their checkpoints beside those of the models
 REAL_FEATURES = Path("data/features/real.safetensors")
 CHECKPOINTS = Path(".checkpoints")
 

@@ -1,6 +1,13 @@
 """What a user can do about an error: the library names the culprit, this adds the way out."""
 
+import errno
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
 from generative.errors import FileDamagedError, FileMissingError, PipelineError, SettingError
+
+_IN_GIT = ("code/", "metrics/", "plots/comparison/", "plots/data/", "plots/figures/")
 
 
 def explain(error: PipelineError) -> str:
@@ -8,7 +15,32 @@ def explain(error: PipelineError) -> str:
     if isinstance(error, SettingError):
         return f"params: {error}"
     if isinstance(error, FileMissingError):
-        return f"{error}: `dvc repro` makes it, `dvc pull` fetches it."
+        other = "`git restore`" if str(error).startswith(_IN_GIT) else "`dvc pull`"
+        return f"{error}: `dvc repro` makes it, {other} fetches it."
     if isinstance(error, FileDamagedError):
         return f"{error}: delete it, then `dvc pull` or `dvc repro`."
     return str(error)
+
+
+def run(work: Callable[[], None]) -> NoReturn:
+    """Do `work` and exit: 0, 1 on an error that is worth one sentence, 130 when interrupted."""
+    try:
+        work()
+    except PipelineError as error:
+        fail(explain(error), 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        fail(
+            f"{error.filename or 'a file'} cannot be read or written ({error.strerror}): nothing half-written is left.",
+            1,
+        )
+    except KeyboardInterrupt:
+        fail("interrupted: run the same command again to go on from the last finished epoch.", 130)
+    sys.exit(0)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Exit with one sentence about what is wrong."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)

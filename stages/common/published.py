@@ -1,18 +1,5 @@
-"""What git keeps of each model and of real images (`real`): where it is, and how the data behind figures are read back.
+"""What git keeps of each model: writing it, and reading back the data behind comparing figures."""
 
-Everything here can be read in any clone, without data and without a pull. A model's row of the leaderboard, its part of
-the comparing figures and its place in the report come from these files alone.
-
-- metrics/: `scores/NAME.json`, their standard errors `errors/NAME.json`, `features/NAME.json` (the distances by
-  extractor, with errors), `per_class/NAME.json`; `headline.json` has the few scores that DVC shows by default, of all
-  models; `extractors.json` the SHA-256 of each extractor's weights.
-- plots/data/NAME/: `curves.tsv`; `samples.png`, a square of samples; `reconstructions.png`, of two test images of each
-  class; `latents.tsv` with `latents.json`. Of real images: test images in the place of samples and reconstructions,
-  and the curves of the extractors.
-- plots/figures/NAME/: the figures of one model; plots/comparison/: those of all.
-"""
-
-from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -27,18 +14,13 @@ from generative.figures.latents import Plane
 from generative.io.files import read_json, write_json
 from generative.io.tables import read_table, write_table
 from stages.common.paths import scores
-
-HEADLINE_METRICS = Path("metrics/headline.json")
-EXTRACTOR_METRICS = Path("metrics/extractors.json")
-SCORE_METRICS = Path("metrics/scores")
-ERROR_METRICS = Path("metrics/errors")
-FEATURE_METRICS = Path("metrics/features")
-PER_CLASS_METRICS = Path("metrics/per_class")
-PLOT_DATA = Path("plots/data")
-FIGURES = Path("plots/figures")
-COMPARISON = Path("plots/comparison")
-CURVES = Path("plots/curves.tsv")
-REPORT = Path("report.pdf")
+from stages.common.published_paths import (
+    ERROR_METRICS,
+    FEATURE_METRICS,
+    PER_CLASS_METRICS,
+    PLOT_DATA,
+    SCORE_METRICS,
+)
 
 _DECIMALS = 4  # of scores: what `dvc metrics show` and a reader can use; DVC itself cuts at 5
 _EXAMPLES = 2  # test images of each class whose reconstructions are shown

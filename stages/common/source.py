@@ -1,11 +1,11 @@
 """What a result depends on in the code: hashes of syntax trees, without what computes nothing.
 
 A module counts by its syntax tree without comments, formatting, docstrings, type hints, `if TYPE_CHECKING` blocks and
-imports that serve hints alone. A hint that is read at run time counts: that of a field of a dataclass, of a named
-tuple, of a Pydantic model, and of any class whose bases are unknown here. A result depends on a module and on all that
-it imports inside the project, also within functions; on the file beside it that has its name and another ending; and
-on the locked versions of the packages that it imports, where they decide results. What cannot be followed is an error,
-not a gap.
+names that are imported for hints alone. Hints that may be read at run time count: of the fields of dataclasses, named
+tuples and Pydantic models, of a class whose bases are unknown here, of what has an unknown decorator. A result depends
+on a module and on every module of the project that is imported with it, also within functions; on the file beside a
+module that has its name and another ending; and on the locked versions of the packages that it imports, where they
+decide results. What cannot be followed is an error, not a gap.
 """
 
 import ast
@@ -23,6 +23,8 @@ from generative.io.files import write_text
 
 PACKAGES = ("generative", "stages")
 LOADERS = ("generative.plugins", "stages.__main__")  # import what a setting or the command line names
+NAMING = ("generative.family", "generative.extractor", "stages.common.models", "stages.common.extractors")  # ask those
+OUTSIDE = ("stages.common.code_files", "stages.common.problems", "stages.common.source")  # can only stop a stage
 LOCK = Path("requirements.lock")
 
 # Distributions whose version decides what is computed, by the name of the import ...
@@ -41,25 +43,33 @@ DECIDING = {
 # ... and imports that only carry, check or show it.
 HARMLESS = {"filelock", "pandas", "pooch", "pydantic", "requests", "ruamel", "safetensors", "threadpoolctl", "tqdm"}
 
-_NO_MEANING = {"ctx", "kind", "type_comment"}  # fields of a syntax tree
-_NO_COMPANIONS = {".py", ".pyc", ".part"}
-_HIDING_MODULES = {"importlib", "imp", "pkgutil", "runpy"}
-_HIDING_NAMES = {"__import__", "compile", "eval", "exec"}
-_READING_WORDS = {"__annotations__", "__doc__", "get_annotations", "get_type_hints", "singledispatch", "validate_call"}
-_PLAIN_BASES = {  # of classes whose hints nothing reads
+_HIDING_MODULES = {"builtins", "imp", "importlib", "pkgutil", "runpy"}
+_HIDING_NAMES = {"__import__", "compile", "eval", "exec", "globals"}
+_LOADING_NAMES = {"load_plugin", "load_family", "load_extractor_kind"}
+_READING_WORDS = {"__annotations__", "__doc__", "get_annotations", "get_type_hints", "getdoc", "signature"}
+_PLAIN_BASES = {  # whose hints nobody reads
     "ABC",
     "Exception",
-    "NoReturn",
-    "Protocol",
-    "TorchDispatchMode",
     "nn.Linear",
     "nn.Module",
     "nn.Sequential",
-    "object",
     "torch.autograd.Function",
     "torch.nn.Module",
-    "yaml.SafeLoader",
 }
+_PLAIN_DECORATORS = {  # that read no hints
+    "abstractmethod",
+    "cached_property",
+    "classmethod",
+    "contextmanager",
+    "model_validator",
+    "property",
+    "staticmethod",
+    "torch.inference_mode",
+    "torch.no_grad",
+}
+_DATA = {".json", ".toml", ".txt", ".typ", ".yaml"}  # endings of files that a module may read beside it
+_LEFT_BEHIND = re.compile(r"^\.|~$|\.(bak|orig|pyc|pyi|rej)$")  # by editors, merges and Python
+_NO_MEANING = {"ctx", "kind", "type_comment"}  # fields of a syntax tree
 
 
 class SourceError(PipelineError):
@@ -81,7 +91,6 @@ def code_hashes(root: Path, wanted: dict[str, list[str]]) -> dict[str, str]:
         FileMissingError: there is no lock file.
     """
     project = _Project(root)
-    project.check_other_files()
     return {name: project.describe(modules) for name, modules in wanted.items()}
 
 
@@ -99,23 +108,24 @@ def write_hashes(folder: Path, texts: dict[str, str]) -> None:
     """Make `folder` hold `texts`, by the relative path of their files, and nothing else."""
     for name, text in texts.items():
         write_text(folder / name, text)
-    for path in sorted(folder.rglob("*"), reverse=True):
+    for path in folder.rglob("*"):
         if path.is_file() and str(path.relative_to(folder)) not in texts:
             path.unlink()
 
 
 @dataclass(frozen=True)
 class _Module:
-    """One file: its syntax tree, of which first all is there and then what counts."""
+    """One file: its syntax tree without hints, and what the hints read."""
 
     name: str
     path: Path  # relative to the repository
     tree: ast.Module
-    hints: set[str] = field(default_factory=set)  # names that hints read
+    hints: set[str] = field(default_factory=set)  # names that only count if something else reads them
+    read: set[str] = field(default_factory=set)  # names in hints that are read at run time
 
     @cached_property
     def imported(self) -> dict[str, str]:
-        """Dotted names of what is imported, by the name that it has in this module."""
+        """Dotted names of what is imported when the module runs, by the name that it has there."""
         found: dict[str, str] = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
@@ -124,128 +134,155 @@ class _Module:
                 found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
         return found
 
+    @cached_property
+    def needed(self) -> set[str]:
+        """Dotted names of all that is imported, with the packages around it."""
+        names = {name for name in self.name.rsplit(".", 1)[:1] if name != self.name}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        return names | {name.rsplit(".", depth)[0] for name in names for depth in range(1, name.count(".") + 1)}
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the tree without the imports that serve hints alone; to be asked for when `needed` is known."""
+        return _digest(_canonical(self.tree))
+
 
 class _Project:
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._modules: dict[str, _Module] = {}
         self._plain: dict[str, bool] = {}
-
-    @cached_property
-    def _versions(self) -> dict[str, list[str]]:
-        """Lines `name==version ; marker` of the lock file by distribution."""
-        try:
-            text = (self.root / LOCK).read_text()
-        except FileNotFoundError:
-            raise FileMissingError(LOCK) from None
-        versions: dict[str, list[str]] = {}
-        for name, rest in re.findall(r"^([a-z0-9._-]+)(==[^\\\n]+)", text, re.MULTILINE):
-            versions.setdefault(name, []).append(f"{name}{rest.strip()}")
-        return versions
+        self._companions = self._find_companions()
+        self._modules: dict[str, _Module] = {}
+        names = [".".join(path.relative_to(root).with_suffix("").parts) for path in self._files(".py")]
+        for name in names:
+            self._read(name)
+        for module in self._modules.values():
+            self._strip(module)
+        passed_on = {pair for module in self._modules.values() for pair in self._taken_from_others(module)}
+        for module in self._modules.values():
+            assert module.needed is not None  # asked for before imports are dropped: they run, whatever they serve
+            self._drop_imports_for_hints(module, {name for owner, name in passed_on if owner == module.name})
 
     def describe(self, names: list[str]) -> str:
         files: dict[Path, str] = {}
         versions: set[str] = set()
         for name in self.closure(names):
-            module = self._module(name)
-            files[module.path] = _digest(_canonical(module.tree))
-            files |= {path: _digest((self.root / path).read_text()) for path in self._companions(module.path)}
+            module = self._modules[name]
+            files[module.path] = module.digest
+            for path in self._companions.get(name, []):
+                files[path] = _digest((self.root / path).read_text(encoding="utf-8"))
             for package in self._packages(module):
                 versions |= set(self._locked(package))
         lines = [*(f"{files[path]}  {path}" for path in sorted(files)), *sorted(versions)]
         return "".join(f"{line}\n" for line in lines)
 
     def closure(self, names: list[str]) -> set[str]:
+        if missing := sorted(set(names) - set(self._modules)):
+            raise SourceError(f"there is no module {missing[0]}.")
         seen: set[str] = set()
-        pending = [name for name in names if self._file(name)]
-        if missing := set(names) - set(pending):
-            raise SourceError(f"there is no module {sorted(missing)[0]}.")
+        pending = list(names)
         while pending:
             name = pending.pop()
-            if name not in seen:
+            if name not in seen and name not in OUTSIDE:
                 seen.add(name)
-                pending += self._needed(self._module(name))
-        return seen
+                pending += [other for other in self._modules[name].needed if other in self._modules]
+        return {name for name in seen if self._modules[name].tree.body}
 
-    def check_other_files(self) -> None:
-        """Every file that is no module belongs to the module beside it that has its name."""
-        for package in PACKAGES:
-            for path in sorted((self.root / package).rglob("*")):
-                is_other = path.is_file() and path.suffix not in _NO_COMPANIONS and path.name[0] != "."
-                if is_other and not path.with_suffix(".py").exists():
-                    where = path.relative_to(self.root)
-                    raise SourceError(
-                        f"{where} belongs to no module: give it the name of the one that reads it, and another ending."
-                    )
+    def _files(self, ending: str = "") -> list[Path]:
+        """The files of the project that end so, sorted, without what editors and Python leave behind."""
+        paths = [path for package in PACKAGES for path in sorted((self.root / package).rglob(f"*{ending}"))]
+        return [path for path in paths if path.is_file() and not _LEFT_BEHIND.search(path.name)]
 
-    def _companions(self, path: Path) -> list[Path]:
-        if path.stem == "__init__":
-            return []
-        beside = sorted((self.root / path).parent.glob(f"{path.stem}.*"))
-        return [other.relative_to(self.root) for other in beside if other.suffix not in _NO_COMPANIONS]
+    def _find_companions(self) -> dict[str, list[Path]]:
+        """The files that belong to the module beside them, by its dotted name."""
+        found: dict[str, list[Path]] = {}
+        for path in self._files():
+            where = path.relative_to(self.root)
+            if path.suffix == ".py":
+                if path.with_suffix("").is_dir():
+                    raise SourceError(f"{where} stands beside a package of its name: rename one of them.")
+                continue
+            if path.suffix not in _DATA or not path.with_suffix(".py").exists() or path.stem == "__init__":
+                raise SourceError(
+                    f"{where} belongs to no module: give it the name of the one that reads it, and one of the endings "
+                    f"{', '.join(sorted(_DATA))}."
+                )
+            found.setdefault(".".join(where.with_suffix("").parts), []).append(where)
+        for paths in found.values():
+            for path in paths:
+                self._refuse_other_companions((self.root / path).read_text(encoding="utf-8"), path, found, paths)
+        return found
 
-    def _file(self, name: str) -> Path | None:
-        """The file of a dotted name; None for what is no module of the project, or an `__init__.py` without code."""
-        if name.split(".")[0] not in PACKAGES:
-            return None
-        base = Path(*name.split("."))
-        if (self.root / base.with_suffix(".py")).is_file():
-            return base.with_suffix(".py")
-        package = self.root / base / "__init__.py"
-        if package.is_file() and any(not _is_text(node) for node in ast.parse(package.read_text()).body):
-            return base / "__init__.py"
-        return None
+    def _refuse_other_companions(
+        self, text: str, where: Path, companions: dict[str, list[Path]], own: list[Path]
+    ) -> None:
+        for path in (path for paths in companions.values() for path in paths if path not in own):
+            if path.name in text:
+                raise SourceError(f"{where} names {path.name}, which belongs to the module beside that file.")
 
-    def _module(self, name: str) -> _Module:
-        if name not in self._modules:
-            path = self._file(name)
-            assert path is not None
-            try:
-                tree = ast.parse((self.root / path).read_text(encoding="utf-8"))
-            except SyntaxError as error:
-                raise SourceError(f"{path}, line {error.lineno}: {error.msg}.") from None
-            self._modules[name] = module = _Module(name, path, tree)
-            self._check(module)
-            stripper = _Stripper(lambda node: self._hints_count(module, node))
-            stripper.visit(tree)
-            module.hints.update(stripper.hints)
-            self._drop_imports_for_hints(module)
-        return self._modules[name]
+    def _read(self, dotted: str) -> None:
+        path = Path(*dotted.split(".")).with_suffix(".py")
+        try:
+            tree = ast.parse((self.root / path).read_text(encoding="utf-8"))
+        except SyntaxError as error:
+            raise SourceError(f"{path}, line {error.lineno}: {error.msg}.") from None
+        name = dotted.removesuffix(".__init__")
+        self._modules[name] = _Module(name, path, tree)
+
+    def _strip(self, module: _Module) -> None:
+        self._check(module)
+        stripper = _Stripper(lambda node: self._hints_count(module, node))
+        stripper.visit(module.tree)
+        module.hints.update(stripper.hints)
+        module.read.update(stripper.read)
 
     def _check(self, module: _Module) -> None:
         """Refuse what hides a dependency."""
+        own = self._companions.get(module.name, [])
         for node in ast.walk(module.tree):
             where = f"{module.path}, line {getattr(node, 'lineno', 0)}"
-            hidden = ""
-            if isinstance(node, ast.ImportFrom) and node.level:
-                raise SourceError(f"{where}: write the full name instead of a relative import.")
-            if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-                raise SourceError(f"{where}: name what is imported instead of '*'.")
-            if isinstance(node, ast.Import):
-                hidden = next((alias.name for alias in node.names if alias.name.split(".")[0] in _HIDING_MODULES), "")
-            elif isinstance(node, ast.ImportFrom):
-                hidden = str(node.module) if str(node.module).split(".")[0] in _HIDING_MODULES else ""
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _HIDING_NAMES:
-                hidden = node.func.id
-            if hidden and module.name not in LOADERS:
-                raise SourceError(
-                    f"{where}: '{hidden}' can load code that nobody can follow: load modules by name through "
-                    f"{LOADERS[0]}."
-                )
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                self._check_import(module, node, where)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                self._refuse_other_companions(node.value, module.path, self._companions, own)
             name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-            if name in _READING_WORDS:
+            if (isinstance(node, ast.Name) and name in _HIDING_NAMES) or _is_sys_modules(node):
+                raise SourceError(f"{where}: '{name}' can reach code that nobody can follow.")
+            if name in _LOADING_NAMES and module.name not in (*LOADERS, *NAMING):
+                raise SourceError(f"{where}: '{name}' loads a module by a name: import the module itself.")
+            if name in _READING_WORDS and module.name not in LOADERS:
                 raise SourceError(f"{where}: '{name}' reads hints or docstrings, which do not count as code here.")
 
-    def _hints_count(self, module: _Module, node: ast.ClassDef) -> bool:
-        """Whether the hints in the body of a class may be read at run time."""
-        if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+    def _check_import(self, module: _Module, node: ast.Import | ast.ImportFrom, where: str) -> None:
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif node.level:
+            raise SourceError(f"{where}: write the full name instead of a relative import.")
+        elif any(alias.name == "*" for alias in node.names):
+            raise SourceError(f"{where}: name what is imported instead of '*'.")
+        else:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            if name.split(".")[0] in _HIDING_MODULES and module.name not in LOADERS:
+                raise SourceError(f"{where}: '{name}' can load code that nobody can follow.")
+            if name in self._modules and self._modules[name].path.stem == "__init__":
+                raise SourceError(f"{where}: '{name}' is a package: import the module that is meant.")
+
+    def _hints_count(self, module: _Module, node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        """Whether the hints in the body of a class, or of a function's arguments, may be read at run time."""
+        if any(ast.unparse(decorator).split("(")[0] not in _PLAIN_DECORATORS for decorator in node.decorator_list):
             return True
-        return not all(self._is_plain(module, base) for base in node.bases)
+        if not isinstance(node, ast.ClassDef):
+            return False
+        return bool(node.keywords) or not all(self._is_plain(module, base) for base in node.bases)
 
     def _is_plain(self, module: _Module, base: ast.expr) -> bool:
         """Whether `base`, as written in `module`, and all that it inherits from have hints that nobody reads."""
-        written = ast.unparse(base)
-        if written in _PLAIN_BASES:
+        if ast.unparse(base) in _PLAIN_BASES:
             return True
         if not isinstance(base, ast.Name):
             return False
@@ -253,56 +290,36 @@ class _Project:
         if dotted not in self._plain:
             self._plain[dotted] = False  # what inherits from itself is not plain
             owner, _, name = dotted.rpartition(".")
-            if self._file(owner):
-                other = module if owner == module.name else self._module(owner)
+            if owner in self._modules:
+                other = self._modules[owner]
                 found = [item for item in other.tree.body if isinstance(item, ast.ClassDef) and item.name == name]
                 self._plain[dotted] = bool(found) and not self._hints_count(other, found[0])
         return self._plain[dotted]
 
-    def _drop_imports_for_hints(self, module: _Module) -> None:
-        used = {node.id for node in ast.walk(module.tree) if isinstance(node, ast.Name)}
+    def _taken_from_others(self, module: _Module) -> Iterator[tuple[str, str]]:
+        """The names that a module takes from others, with the dotted names of those."""
+        for dotted in module.imported.values():
+            owner, _, name = dotted.rpartition(".")
+            yield owner, name
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Attribute):
+                yield self._dotted(module, node.value), node.attr
+
+    def _dotted(self, module: _Module, node: ast.expr) -> str:
+        if isinstance(node, ast.Attribute):
+            return f"{self._dotted(module, node.value)}.{node.attr}"
+        if not isinstance(node, ast.Name):
+            return ""
+        dotted = module.imported.get(node.id, "")
+        return node.id if dotted.startswith(f"{node.id}.") else dotted  # `import a.b` binds a
+
+    def _drop_imports_for_hints(self, module: _Module, passed_on: set[str]) -> None:
+        used = module.read | passed_on | {node.id for node in ast.walk(module.tree) if isinstance(node, ast.Name)}
         for node in ast.walk(module.tree):
             for name in ("body", "orelse", "finalbody"):
                 statements = getattr(node, name, None)
                 if isinstance(statements, list):
-                    statements[:] = list(self._without_hints(module, statements, used))
-
-    def _without_hints(self, module: _Module, statements: list[ast.stmt], used: set[str]) -> Iterator[ast.stmt]:
-        for statement in statements:
-            if isinstance(statement, ast.Import | ast.ImportFrom):
-                statement.names = [
-                    alias for alias in statement.names if not self._serves_hints(module, statement, alias, used)
-                ]
-                if not statement.names:
-                    continue
-            yield statement
-
-    def _serves_hints(
-        self, module: _Module, statement: ast.Import | ast.ImportFrom, alias: ast.alias, used: set[str]
-    ) -> bool:
-        name = alias.asname or alias.name.split(".")[0]
-        if name in used or name not in module.hints:
-            return False
-        source = alias.name if isinstance(statement, ast.Import) else str(statement.module)
-        return not (self._file(source) and self._acts(source))
-
-    def _acts(self, name: str) -> bool:
-        """Whether importing a module does more than define names."""
-        path = self._file(name)
-        assert path is not None
-        body = ast.parse((self.root / path).read_text(encoding="utf-8")).body
-        return any(isinstance(node, ast.Expr) and not _is_text(node) for node in body)
-
-    def _needed(self, module: _Module) -> list[str]:
-        """The project's modules that `module` imports, with the packages that hold them."""
-        names = set()
-        for node in ast.walk(module.tree):
-            if isinstance(node, ast.Import):
-                names |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-        names |= {name.rsplit(".", depth)[0] for name in names for depth in range(1, name.count(".") + 1)}
-        return sorted(name for name in names if self._file(name))
+                    statements[:] = list(_without_hints(statements, module.hints - used))
 
     def _packages(self, module: _Module) -> list[str]:
         """Distributions that decide what `module` computes."""
@@ -323,6 +340,18 @@ class _Project:
                 found |= set(DECIDING[top])
         return sorted(found)
 
+    @cached_property
+    def _versions(self) -> dict[str, list[str]]:
+        """Lines `name==version ; marker` of the lock file by distribution."""
+        try:
+            text = (self.root / LOCK).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise FileMissingError(LOCK) from None
+        versions: dict[str, list[str]] = {}
+        for name, rest in re.findall(r"^([a-z0-9._-]+)(==[^\\\n]+)", text, re.MULTILINE):
+            versions.setdefault(name, []).append(f"{name}{rest.strip()}")
+        return versions
+
     def _locked(self, package: str) -> list[str]:
         if package not in self._versions:
             raise SourceError(f"{LOCK} has no version of '{package}', which decides results.")
@@ -330,10 +359,11 @@ class _Project:
 
 
 class _Stripper(ast.NodeTransformer):
-    """Takes docstrings and hints out of a tree, and notes the names that the hints read."""
+    """Takes docstrings and hints out of a tree, and notes the names that they read."""
 
-    def __init__(self, hints_count: Callable[[ast.ClassDef], bool]) -> None:
+    def __init__(self, hints_count: Callable[[Any], bool]) -> None:
         self.hints: set[str] = set()
+        self.read: set[str] = set()
         self._hints_count = hints_count
         self._keep = False  # the hints of what is visited
 
@@ -344,34 +374,34 @@ class _Stripper(ast.NodeTransformer):
         return self._block(node, keep=self._hints_count(node))
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        self._note(node.returns)
-        node.returns = None
-        return self._block(node, keep=False)
+        return self._function(node)
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
-        self._note(node.returns)
-        node.returns = None
-        return self._block(node, keep=False)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        self._note(node.annotation)
-        node.annotation = None
-        return node
+        return self._function(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         if self._keep:
+            self.read |= _names_in(node.annotation)
             return self.generic_visit(node)
-        self._note(node.annotation)
+        self.hints |= _names_in(node.annotation)
         return self.generic_visit(ast.Assign([node.target], node.value)) if node.value else ast.Pass()
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         if ast.unparse(node.test) not in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             return self.generic_visit(node)
-        for statement in node.body:
-            if isinstance(statement, ast.Import | ast.ImportFrom):
-                self.hints |= {alias.asname or alias.name.split(".")[0] for alias in statement.names}
         self.hints |= {"TYPE_CHECKING", "typing"}
         return [self.visit(statement) for statement in node.orelse]
+
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+        keep = self._hints_count(node)
+        names = self.read if keep else self.hints
+        names |= _names_in(node.returns)
+        for argument in filter(None, arguments):
+            names |= _names_in(argument.annotation)
+            argument.annotation = argument.annotation if keep else None
+        node.returns = node.returns if keep else None
+        return self._block(node, keep=False)
 
     def _block(self, node: Any, *, keep: bool) -> ast.AST:
         if node.body and _is_text(node.body[0]):
@@ -381,17 +411,36 @@ class _Stripper(ast.NodeTransformer):
         self._keep = before
         return result
 
-    def _note(self, hint: ast.expr | None) -> None:
-        for node in ast.walk(hint) if hint else ():
-            if isinstance(node, ast.Name):
-                self.hints.add(node.id)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                self.hints |= set(re.findall(r"[A-Za-z_]\w*", node.value))
+
+def _names_in(hint: ast.expr | None) -> set[str]:
+    """Names that a hint reads, also within strings."""
+    found = set()
+    for node in ast.walk(hint) if hint else ():
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= set(re.findall(r"[A-Za-z_]\w*", node.value))
+    return found
+
+
+def _without_hints(statements: list[ast.stmt], unused: set[str]) -> Iterator[ast.stmt]:
+    """The statements, without the imports of names that are `unused` but for hints."""
+    for statement in statements:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            kept = [alias for alias in statement.names if (alias.asname or alias.name.split(".")[0]) not in unused]
+            statement.names[:] = kept
+            if not kept:
+                continue
+        yield statement
 
 
 def _is_text(node: ast.stmt) -> bool:
     """Whether a statement is a string that stands by itself, as a docstring does."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_sys_modules(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.modules"
 
 
 def _canonical(node: object) -> str:
