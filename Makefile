@@ -5,6 +5,7 @@ export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL: # tasks in the order in which they are asked for, whatever MAKEFLAGS says
 .PHONY: help setup repro demo model exercise share seeds test portable bench verify lint format readme lock clean
 
 help: ## list the tasks

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import yaml
+from dvc.repo import Repo
 
 from generative.io.files import write_json
-from stages.common.published import SCORE_METRICS
+from stages.common.published_paths import SCORE_METRICS
 from tests.small import PARAMS, ROOT
 from tools.seeds import make_copy, table
 
@@ -17,8 +18,8 @@ def test_copy_differs_in_the_seeds_alone_and_uses_the_same_cache(tmp_path: Path)
     for block in params["models"].values():
         block["training"]["seed"] = 0
     assert params == PARAMS
-    local = (tmp_path / "copy" / ".dvc" / "config.local").read_text()
-    assert f"dir = {ROOT / '.dvc' / 'cache'}" in local
+    with Repo(str(tmp_path / "copy")) as copy:
+        assert copy.cache.local_cache_dir == str(ROOT / ".dvc" / "cache")
     assert (tmp_path / "copy" / "dvc.lock").read_bytes() == (ROOT / "dvc.lock").read_bytes()
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from generative.data.sources import SHA256
+from generative.errors import PipelineError
 from stages.common.params import PARAMS
-from stages.common.published import COMPARISON, FIGURES
+from stages.common.published_paths import COMPARISON, FIGURES
 from stages.download import SOURCE_VARIABLE
 from tools.edit_params import edited
 
@@ -48,7 +49,7 @@ def make_scratch(root: Path, scratch: Path, *, train_size: int, num_samples: int
     """
     copy_repository(root, scratch)
     (scratch / "dvc.lock").unlink(missing_ok=True)
-    (scratch / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    configure(scratch, "core.no_scm", "true")
     with edited(scratch / PARAMS) as params:
         shrink(params, train_size=train_size, num_samples=num_samples)
 
@@ -67,6 +68,17 @@ def copy_repository(root: Path, scratch: Path) -> None:
     for name in files:
         (scratch / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, scratch / name)
+
+
+def configure(scratch: Path, name: str, value: str) -> None:
+    """Set a setting of DVC for the copy in `scratch` alone.
+
+    Raises:
+        PipelineError: DVC cannot write it.
+    """
+    command = ["dvc", "config", "--quiet", "--local", name, value]
+    if subprocess.run(command, cwd=scratch, check=False).returncode:
+        raise PipelineError(f"DVC cannot set {name} to '{value}' in {scratch}.")
 
 
 def shrink(params: Any, *, train_size: int, num_samples: int) -> None:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from generative.io.files import write_text
 from stages import report
 from stages.common.params import read_params
 
@@ -12,7 +13,7 @@ BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
 
 def main(arguments: list[str]) -> int:
     """Mend the table, or with --check say whether it is right; returns the exit code."""
-    text = README.read_text()
+    text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     wanted = before + BEGIN + table() + END + after
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
     if "--check" in arguments:
         print("README.md: the results are not those of metrics/scores: run `make readme`")
         return 1
-    README.write_text(wanted)
+    write_text(README, wanted)
     print("README.md: the results are mended")
     return 0
 

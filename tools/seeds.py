@@ -4,15 +4,18 @@ Each seed has a scratch copy in .seeds/ (ignored by git and DVC) that shares the
 taken from there, and a seed that was run before is not run again. The workspace is left as it is.
 """
 
+import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+from dvc.repo import Repo
+
 from generative.io.files import read_json
 from stages.common.params import PARAMS, read_params
-from stages.common.published import SCORE_METRICS
-from tools.demo import copy_repository
+from stages.common.published_paths import SCORE_METRICS
+from tools.demo import configure, copy_repository
 from tools.edit_params import edited
 
 SCRATCH = Path(".seeds")
@@ -35,8 +38,12 @@ def main() -> int:
 def make_copy(root: Path, scratch: Path, seed: int) -> None:
     """A copy of the repository at `root` in `scratch`, with its DVC cache and with `seed` for every model."""
     copy_repository(root, scratch)
-    local = f"[core]\n    no_scm = true\n[cache]\n    dir = {root.resolve() / '.dvc' / 'cache'}\n"
-    (scratch / ".dvc" / "config.local").write_text(local)
+    with Repo(str(root)) as repo:
+        cache, links = repo.cache.local_cache_dir, repo.config["cache"].get("type")
+    configure(scratch, "core.no_scm", "true")
+    configure(scratch, "cache.dir", os.path.relpath(cache, scratch))  # what is around both may have any name
+    if links:
+        configure(scratch, "cache.type", ",".join(links))
     with edited(scratch / PARAMS) as params:
         for block in params["models"].values():
             block["training"]["seed"] = seed

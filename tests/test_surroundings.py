@@ -1,0 +1,128 @@
+"""What surrounds a run is the user's and stays so: other repositories, the locale, the names of folders."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from generative.errors import PipelineError
+from tests.small import ROOT
+from tools import OF_ANOTHER_REPOSITORY
+from tools.edit_params import edited
+from tools.seeds import make_copy
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.fixture
+def decoy(tmp_path: Path) -> dict[str, str]:
+    """The variables with which git starts a hook of another repository."""
+    folder = tmp_path / "decoy"
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    git = folder / ".git"
+    return {"GIT_DIR": str(git), "GIT_INDEX_FILE": str(git / "index"), "GIT_WORK_TREE": str(folder)}
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_list_is_that_of_git() -> None:
+    listed = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True, check=True)
+    assert set(listed.stdout.split()) <= {*OF_ANOTHER_REPOSITORY, "GIT_INTERNAL_SUPER_PREFIX"}
+
+
+def test_tests_in_a_git_hook_leave_its_repository_alone(decoy: dict[str, str]) -> None:
+    before = content_of(Path(decoy["GIT_DIR"]))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_verify.py"]
+    result = subprocess.run(command, cwd=ROOT, env=os.environ | decoy, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert content_of(Path(decoy["GIT_DIR"])) == before
+
+
+def test_copy_in_a_git_hook_is_of_the_right_repository(decoy: dict[str, str], tmp_path: Path) -> None:
+    code = "from pathlib import Path; import sys; from tools.demo import copy_repository; "
+    code += "copy_repository(Path.cwd(), Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "copy")]
+    subprocess.run(command, cwd=ROOT, env=os.environ | decoy, check=True)
+    assert (tmp_path / "copy" / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
+
+
+def test_params_are_edited_in_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("# Fréchet – distance\nmodels:\n  vae: 1\n", encoding="utf-8")
+    code = "from pathlib import Path; import sys; from tools.edit_params import edited\n"
+    code += "with edited(Path(sys.argv[1])) as params:\n    params['models']['vae'] = 2\n"
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, env=os.environ | ASCII, check=True)
+    assert path.read_text(encoding="utf-8") == "# Fréchet – distance\nmodels:\n  vae: 2\n"
+
+
+@pytest.mark.parametrize("content", [b"models: [", "# Fréchet\n".encode("latin-1")])
+def test_what_cannot_be_edited_stays_as_it_is(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(PipelineError, match=r"params\.yaml is not valid YAML in UTF-8"), edited(path):
+        pass
+    assert path.read_bytes() == content
+
+
+def test_interrupted_edit_leaves_the_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("models: 1\n")
+
+    def fail() -> None:
+        with edited(path) as params:
+            params["models"] = 2
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "models: 1\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_readme_is_written_in_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    for name in ("README.md", "params.yaml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text(text.replace("| vae16 |", "| old |"), encoding="utf-8")
+    environment = os.environ | ASCII | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-m", "tools.readme"], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("name", ["run #2", "a [b] = c;", "ünder 'quotes'"])
+def test_copies_for_other_seeds_share_the_cache_whatever_the_folder_is_called(name: str, tmp_path: Path) -> None:
+    root = tmp_path / name
+    shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    for file in ("dvc.yaml", "params.yaml"):
+        shutil.copyfile(ROOT / file, root / file)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    make_copy(root, root / ".seeds" / "1", seed=1)
+    with Repo(str(root / ".seeds" / "1")) as copy, Repo(str(root)) as original:
+        assert copy.cache.local_cache_dir == original.cache.local_cache_dir
+
+
+def test_copies_for_other_seeds_use_the_cache_that_is_set(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    for file in ("dvc.yaml", "params.yaml"):
+        shutil.copyfile(ROOT / file, root / file)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    for setting in (("cache.dir", str(tmp_path / "shared")), ("cache.type", "symlink,copy")):
+        subprocess.run(["dvc", "config", "--local", *setting], cwd=root, check=True)
+    make_copy(root, root / ".seeds" / "1", seed=1)
+    with Repo(str(root / ".seeds" / "1")) as copy:
+        assert copy.cache.local_cache_dir == str(tmp_path / "shared")
+        assert copy.config["cache"]["type"] == ["symlink", "copy"]
+
+
+def test_tasks_run_in_the_order_in_which_they_are_asked_for() -> None:
+    command = ["make", "-j4", "-pn", "help"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "\n.NOTPARALLEL:" in printed
