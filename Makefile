@@ -2,6 +2,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 export PYTHON
+export LOGNAME ?= $(shell id -un 2>/dev/null || echo somebody)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help

@@ -24,6 +24,7 @@ def load_plugin(package: str, name: Any, *, key: str) -> Any:
     names = available(package)
     if name not in names:
         raise SettingError(
-            f"'{key}' is {name!r}, but must be one of {', '.join(names)} (a file in {package.replace('.', '/')}/)."
+            f"'{key}' is {name!r}, but must be one of {', '.join(names)}: a file in {package.replace('.', '/')}/, "
+            "which git must know where an experiment is queued."
         )
     return import_module(f"{package}.{name}")

@@ -3,8 +3,6 @@
 The output never changes, so that a param that passes makes only those stages run that read it.
 """
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 from generative.compute.runtime import start
@@ -16,18 +14,11 @@ from generative.extractor import ExtractorConfig, TrainedExtractorConfig
 from generative.family import FamilyConfig
 from generative.io.files import write_text
 from stages.common.extractors import read_extractor
+from stages.common.leftovers import tidy
 from stages.common.models import read_model
-from stages.common.params import REAL, Params, read_params
-from stages.common.paths import PARAMS_CHECKED, curves, extractor, extractor_curves, generated, scores
+from stages.common.params import Params, read_params
+from stages.common.paths import PARAMS_CHECKED
 from stages.common.published import FiguresConfig
-from stages.common.published_paths import (
-    ERROR_METRICS,
-    FEATURE_METRICS,
-    FIGURES,
-    PER_CLASS_METRICS,
-    PLOT_DATA,
-    SCORE_METRICS,
-)
 from stages.common.scoring import EvaluateConfig
 from stages.download import DownloadConfig
 from stages.generate import GenerateConfig
@@ -59,9 +50,7 @@ def main() -> None:
     _check_extractors(extractors)
     _check_sizes(params, models, {name: config for name, (config, _) in extractors.items()})
     start(params.compute)
-    for path in leftovers(params):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-        print(f"removed {path}: nothing in params.yaml has that name")
+    tidy(params)
     write_text(PARAMS_CHECKED, "params.yaml: every key is known, every value has its type and range\n")
 
 
@@ -116,13 +105,3 @@ def _check_sizes(params: Params, models: dict[str, FamilyConfig], extractors: di
 def _at_most(key: str, value: int, limit: int, meaning: str) -> None:
     if value > limit:
         raise SettingError(f"'{key}' is {value}, but must be at most {limit}: {meaning}.")
-
-
-def leftovers(params: Params) -> list[Path]:
-    """Outputs of what params.yaml no longer has, in folders that a later stage reads as a whole."""
-    metrics = (SCORE_METRICS, ERROR_METRICS, FEATURE_METRICS, PER_CLASS_METRICS)
-    kept = {path(name) for name in params.models for path in (curves, generated, scores)}
-    kept |= {path(name) for name in params.extractors for path in (extractor, extractor_curves)}
-    kept |= {folder / f"{name}.json" for name in (REAL, *params.models) for folder in metrics} | {scores(REAL)}
-    kept |= {folder / name for name in (REAL, *params.models) for folder in (PLOT_DATA, FIGURES)}
-    return sorted(path for folder in {path.parent for path in kept} for path in folder.glob("*") if path not in kept)

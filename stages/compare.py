@@ -10,6 +10,7 @@ from generative.figures.strips import load_strip
 from generative.figures.style import save_figure
 from generative.io.files import read_json, write_json
 from generative.io.tables import read_table, write_table
+from stages.common.leftovers import tidy
 from stages.common.params import REAL, Params, read_params
 from stages.common.published import FiguresConfig, published_latents
 from stages.common.published_paths import COMPARISON, CURVES, HEADLINE_METRICS, PLOT_DATA, SCORE_METRICS
@@ -20,6 +21,7 @@ _HEADLINE = ("frechet_distance", "label_accuracy", "cas", "mse_x1000", "iw_bound
 def main() -> None:
     """Compare the models of params.yaml."""
     params = read_params()
+    tidy(params)
     dpi, names = params.block("figures", FiguresConfig).dpi, params.models
     rows = {name: read_json(SCORE_METRICS / f"{name}.json") for name in (REAL, *names)}
     write_json(

@@ -19,6 +19,7 @@ from generative.io.tensors import save_tensors
 from generative.scores.manifold import neighbour_radii
 from generative.scores.memorisation import nearest_neighbours
 from stages.common.extractors import load_extractor
+from stages.common.leftovers import tidy
 from stages.common.params import read_params
 from stages.common.paths import REAL_FEATURES, TEST, TRAIN, extractor
 
@@ -26,6 +27,7 @@ from stages.common.paths import REAL_FEATURES, TEST, TRAIN, extractor
 def main() -> None:
     """Embed the real images with every extractor."""
     params = read_params()
+    tidy(params)
     device = start(params.compute)
     train, test = load_split(TRAIN), load_split(TEST)
     tensors: dict[str, Tensor] = {"test_neighbours": nearest_neighbours(test.images, train.images).distances}

@@ -28,6 +28,7 @@ from generative.compute.runtime import make_rng, start
 from generative.config import Config, PositiveInt, Seed
 from generative.data.fashion_mnist import CLASS_NAMES, NUM_CLASSES, TEST_SIZE, UNLABELLED
 from generative.data.splits import Split, balanced_labels, load_split, to_uint8, to_unit
+from generative.errors import PipelineError
 from generative.family import GenerativeModel
 from generative.io.tensors import load_tensors, load_weights, save_tensors
 from stages.common.models import read_model
@@ -79,6 +80,9 @@ def main(name: str) -> None:
             tensors |= encodings(network, test, config, device)
         if network.bounds_likelihood:
             tensors |= likelihood(network, test, config, device)
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise PipelineError(f"{name}: its {key} are not finite: train it again, with a lower learning_rate.")
     metadata = {"within": config.within, "between": config.between} if network.encodes else {}
     save_tensors(generated(name), tensors, metadata)
 

@@ -9,6 +9,7 @@ from generative.figures.strips import save_strip
 from generative.io.files import write_json
 from generative.io.tables import read_table, write_table
 from generative.io.tensors import load_metadata
+from stages.common.leftovers import tidy
 from stages.common.params import REAL, read_params
 from stages.common.paths import REAL_FEATURES, TEST, extractor_curves
 from stages.common.published import FiguresConfig, examples, publish_scores
@@ -18,6 +19,7 @@ from stages.common.published_paths import EXTRACTOR_METRICS, PLOT_DATA
 def main() -> None:
     """Publish the scores of real images, test images to compare with, and the curves of the extractors."""
     params = read_params()
+    tidy(params)
     side = params.block("figures", FiguresConfig).sample_columns
     test = load_split(TEST)
     publish_scores(REAL)

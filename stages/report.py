@@ -12,6 +12,7 @@ import typst
 
 from generative.errors import PipelineError
 from generative.io.files import read_json, write_bytes
+from stages.common.leftovers import tidy
 from stages.common.models import read_model
 from stages.common.params import REAL, Params, read_params
 from stages.common.published_paths import COMPARISON, ERROR_METRICS, FIGURES, REPORT, SCORE_METRICS
@@ -61,6 +62,7 @@ class Cell(NamedTuple):
 def main() -> None:
     """Typeset the report."""
     params = read_params()
+    tidy(params)
     rows, errors = read_results(params)
     shown, words = columns(params, rows), conditional(rows)
     context = {

@@ -1,6 +1,9 @@
 """Figures: images stand where they should, and equal data give equal bytes."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +23,7 @@ from generative.figures.style import CLASS_COLOURS, MODEL_COLOURS, save_figure
 from stages.common.params import Params
 from stages.compare import long_table, score_charts
 from stages.report import Column, best_model, between_points, columns, conditional, representation, table
+from tests.small import ROOT
 
 PARAMS = Params({"extractors": {"classifier": {"kind": "classifier"}, "bottleneck": {"kind": "bottleneck"}}})
 
@@ -60,6 +64,17 @@ def test_latent_space_is_the_same_file_every_time(tmp_path: Path, dim: int, rng:
         hashes.add(hashlib.sha256(path.read_bytes()).hexdigest())
         assert b"matplotlib" not in path.read_bytes().lower()
     assert len(hashes) == 1
+
+
+def test_users_style_changes_no_figure(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("figure.facecolor: red\nlines.linewidth: 9\naxes.grid: True\n")
+    code = "import sys; from pathlib import Path; from generative.figures import style\n"
+    code += "figure, (axes,) = style.new_figure(3, 2); axes.plot([0, 1], [1, 0])\n"
+    code += "style.save_figure(figure, Path(sys.argv[1]), dpi=50)\n"
+    for name, environment in (("plain", {}), ("styled", {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")})):
+        command = [sys.executable, "-c", code, str(tmp_path / f"{name}.png")]
+        subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=True)
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "styled.png").read_bytes()
 
 
 def test_projection_keeps_the_two_widest_directions(rng: torch.Generator) -> None:

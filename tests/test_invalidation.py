@@ -90,6 +90,18 @@ def test_order_of_models_counts_where_they_are_shown(scratch: Path) -> None:
     assert next(iter(json.loads((scratch / "metrics" / "headline.json").read_text()))) == "real"
 
 
+def test_files_of_another_branch_leave_the_lock_as_it_is(scratch: Path) -> None:
+    before = (scratch / "dvc.lock").read_bytes()
+    strays = [scratch / "models" / "extractors" / "other.safetensors", scratch / "metrics" / "scores" / "other.json"]
+    strays += [scratch / "plots" / "training_extractors" / "other.tsv", scratch / "plots" / "data" / "other"]
+    for path in strays:
+        path.write_text("of another branch")
+    assert {"embed_real", "publish_real", "compare", "report"} <= run(scratch)
+    assert (scratch / "dvc.lock").read_bytes() == before
+    assert not [path for path in strays if path.exists()]
+    assert run(scratch) == set()
+
+
 def test_template_of_the_report_runs_the_report(scratch: Path) -> None:
     edit(scratch, "stages/report.typ", "= What was done, and how", "= What was done")
     assert run(scratch) == {"code", "report"}
@@ -328,6 +340,21 @@ class TestVerifyWithoutData:
         assert found[0] == first
         assert set(found[1:]) == others
 
+    @pytest.mark.parametrize(
+        ("stage", "out", "found"),
+        [
+            ("evaluate@vae", "data/scores/vae.json", "publish@vae"),
+            ("train_extractor@bottleneck", "models/extractors/bottleneck.safetensors", "embed_real"),
+        ],
+    )
+    def test_lock_that_disagrees_with_itself_is_stale(self, clone: Path, stage: str, out: str, found: str) -> None:
+        """As when one stage was run by itself, and what depends on it was not."""
+        lock = yaml.safe_load((clone / "dvc.lock").read_text())
+        (entry,) = (entry for entry in lock["stages"][stage]["outs"] if entry["path"] == out)
+        entry["md5"] = entry["md5"][::-1]
+        (clone / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+        assert found in stale_stages()
+
     def test_some_data_that_were_pulled_make_nothing_stale(self, clone: Path, finished_run: Path) -> None:
         (clone / "models" / "extractors").mkdir(parents=True)
         pulled = Path("models") / "extractors" / "classifier.safetensors"
@@ -346,6 +373,6 @@ class TestVerifyWithoutData:
         )
 
     def test_code_that_cannot_be_followed_is_an_error(self, clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        edit(clone, "stages/evaluate.py", "import torch\n", "import torch\nimport einops\n")
+        edit(clone, "stages/evaluate.py", "from torch import Tensor\n", "import einops\nfrom torch import Tensor\n")
         assert main(["--no-remote"]) == 4
         assert "error: stages/evaluate.py imports 'einops'" in capsys.readouterr().err

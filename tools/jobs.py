@@ -23,7 +23,6 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 import networkx as nx
-from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 from joblib import cpu_count
 
@@ -31,12 +30,11 @@ from generative.compute.environment import process_environment
 from generative.errors import PipelineError, SettingError
 from generative.io.files import read_json, write_json
 from stages.common.params import PARAMS, REAL, read_params, wants_portable_bytes
-from stages.common.problems import explain
 from stages.common.published_paths import PLOT_DATA, SCORE_METRICS
+from tools.entry import INTERRUPTED, run_tool
 from tools.staleness import GATES, UnansweredError, stale_stages
 from tools.terminal import RunningStage, StatusLines, as_time
 
-INTERRUPTED = 130
 MEASURED = Path(".dvc/tmp/stage_seconds.json")  # how long each stage took here
 COMMITTED = Path(__file__).with_name("stage_seconds.json")  # and elsewhere, for the first run
 _POLL = 0.05  # seconds between two looks at the running stages
@@ -328,9 +326,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except PipelineError as error:
-        sys.exit(f"error: {explain(error)}")
-    except DvcException as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+    run_tool(main, sys.argv[1:])

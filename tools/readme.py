@@ -6,6 +6,7 @@ from pathlib import Path
 from generative.io.files import write_text
 from stages import report
 from stages.common.params import read_params
+from tools.entry import run_tool
 
 README = Path("README.md")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
@@ -40,4 +41,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_tool(main, sys.argv[1:])

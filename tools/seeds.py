@@ -17,6 +17,7 @@ from stages.common.params import PARAMS, read_params
 from stages.common.published_paths import SCORE_METRICS
 from tools.demo import configure, copy_repository
 from tools.edit_params import edited
+from tools.entry import run_tool
 
 SCRATCH = Path(".seeds")
 SEEDS = (1, 2, 3)
@@ -62,4 +63,4 @@ def table(folders: list[Path], names: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

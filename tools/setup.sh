@@ -10,8 +10,16 @@ place=.venv/installed.in  # where: scripts in .venv name their interpreter by it
 # What a power cut leaves of DVC's lock files is empty, and DVC takes it for damaged.
 find .dvc/tmp -maxdepth 1 -name 'rwlock*' -empty -delete 2>/dev/null || true
 
+# A copy without git, such as an unpacked archive: DVC asks for git unless it is told that there is none.
+without_git() {
+  if ! git rev-parse --git-dir >/dev/null 2>&1 && ! grep -q no_scm .dvc/config.local 2>/dev/null; then
+    printf '[core]\n    no_scm = true\n' >>.dvc/config.local
+  fi
+}
+
 here=$(pwd -P)
 if cmp -s "$lock" "$done" && [ "$(cat "$place" 2>/dev/null)" = "$here" ] && .venv/bin/python -c '' 2>/dev/null; then
+  without_git
   exit 0
 fi
 
@@ -49,3 +57,4 @@ for folder in .venv/lib/python*/site-packages; do
 done
 cp "$lock" "$done"
 echo "$here" >"$place"
+without_git

@@ -17,6 +17,8 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc_objects.errors import ObjectFormatError
 
+from tools.entry import run_tool
+
 _CHUNK = 1 << 20
 _THREADS = 8  # objects read back at a time: a remote answers slowly, not a processor
 
@@ -109,4 +111,4 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_tool(main, sys.argv[1:])

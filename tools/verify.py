@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 
+from tools.entry import run_tool
 from tools.staleness import UnansweredError, stale_stages
 
 STALE, NOT_PUSHED, UNKNOWN = 1, 2, 4
@@ -48,4 +49,4 @@ def not_in_remote() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_tool(main, sys.argv[1:])

@@ -33,7 +33,13 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Intensities (...) in [0, 1] as the nearest grey level, uint8; values outside are clipped."""
+    """Intensities (...) in [0, 1] as the nearest grey level, uint8; values outside are clipped.
+
+    Raises:
+        PipelineError: an intensity is NaN or infinite; it would pass for black or white.
+    """
+    if not bool(torch.isfinite(x).all()):
+        raise PipelineError("the images that a model made are not finite: train it again, with a lower learning_rate.")
     return (x.float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 

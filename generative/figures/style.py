@@ -40,6 +40,7 @@ _RC: dict[Any, Any] = {
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of `width` x `height` inches and its `rows` x `columns` axes, row by row."""
+    matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
     plt.rcParams.update(_RC)
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     return figure, list(axes.flat)

@@ -60,7 +60,7 @@ def read_json(path: Path) -> Any:
         FileDamagedError: the file is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileMissingError(path) from None
     except ValueError as error:

@@ -22,11 +22,21 @@ _METADATA_KEY = "json"
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
     """Write `tensors` (any shapes and types, on any device) and JSON-able `metadata` to `path`.
 
-    The write is atomic, and equal arguments give equal bytes.
+    The write is atomic, and equal arguments give equal bytes. Tensors that share memory, such as tied weights, are
+    written once under each name.
     """
-    contiguous = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    write_bytes(path, to_bytes(tensors, metadata))
+
+
+def to_bytes(tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> bytes:
+    """The file that `save_tensors` writes.
+
+    Raises:
+        TypeError, ValueError: something cannot be written.
+    """
+    plain = {name: tensors[name].detach().cpu().clone().contiguous() for name in sorted(tensors)}
     header = {_METADATA_KEY: json.dumps(metadata or {}, sort_keys=True)}
-    write_bytes(path, save(contiguous, metadata=header))
+    return bytes(save(plain, metadata=header))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

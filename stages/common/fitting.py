@@ -17,16 +17,17 @@ from torchvision.utils import make_grid
 from generative.compute.runtime import start
 from generative.compute.settings import ComputeConfig
 from generative.data.fashion_mnist import NUM_CLASSES
-from generative.data.splits import load_split, steps_per_epoch
+from generative.data.splits import Split, load_split, steps_per_epoch
 from generative.errors import FileMissingError
 from generative.io.files import write_bytes
 from generative.io.tables import write_table
-from generative.io.tensors import save_tensors
+from generative.io.tensors import save_tensors, to_bytes
 from generative.objective import TrainingObjective
 from generative.training.checkpoints import Checkpoints
 from generative.training.loop import History, fit
 from stages.common.paths import CHECKPOINTS, TRAIN, VALIDATION
 
+_REHEARSED = 2000  # images
 _PREVIEW_GAP = 2  # pixels between two images
 
 MakeObjective = Callable[[Any, Any, Fabric, int], TrainingObjective]
@@ -43,10 +44,14 @@ def train_network(
     weights: Path,
     curves: Path,
     previews: Path | None = None,
+    rehearse: Callable[[Any, Split], None] | None = None,
 ) -> None:
     """Train one network with the settings `config` and write its `weights` and `curves`.
 
     Images of what it makes after each epoch go into the folder `previews`, if one is given: 0.png, 1.png, ...
+
+    What comes after the last epoch is first done with an untrained copy and few images, so that what fails there fails
+    before the first; `rehearse` does what later stages do with the network.
 
     Goes on from a checkpoint if an earlier run with the same settings, inputs and code was interrupted; `code` are the
     files of the stage `code` that say which code the result depends on.
@@ -57,6 +62,8 @@ def train_network(
     train, validation = load_split(TRAIN), load_split(VALIDATION)
     checkpoints = Checkpoints(CHECKPOINTS / name, fingerprint(config, compute, inputs=[TRAIN, VALIDATION, *code]))
     with checkpoints.locked() if fabric.is_global_zero else nullcontext():
+        with torch.random.fork_rng():
+            _rehearse(config, make_model, make_objective, train, fabric, rehearse)
         torch.manual_seed(config.seed)
         model = make_model(config)
         steps = config.epochs * steps_per_epoch(len(train), config.batch_size)
@@ -78,6 +85,23 @@ def train_network(
         if fabric.is_global_zero:
             save_tensors(weights, dict(model.state_dict()), {"config": config.model_dump(mode="json")})
             checkpoints.clear()
+
+
+def _rehearse(
+    config: Any,
+    make_model: Callable[[Any], nn.Module],
+    make_objective: MakeObjective,
+    train: Split,
+    fabric: Fabric,
+    then: Callable[[Any, Split], None] | None,
+) -> None:
+    """Do what comes after the last epoch, without an epoch."""
+    part = Split(train.images[:_REHEARSED], train.labels[:_REHEARSED]).to(fabric.device)
+    model = make_model(config)
+    make_objective(model, config, fabric, 1).finish(part)
+    to_bytes(dict(model.state_dict()), {"config": config.model_dump(mode="json")})
+    if then is not None:
+        then(model.eval(), part)
 
 
 def write_curves(path: Path, history: History) -> None:

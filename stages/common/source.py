@@ -41,7 +41,18 @@ DECIDING = {
     "typst": ("typst",),
 }
 # ... and imports that only carry, check or show it.
-HARMLESS = {"filelock", "pandas", "pooch", "pydantic", "requests", "ruamel", "safetensors", "threadpoolctl", "tqdm"}
+HARMLESS = {
+    "filelock",
+    "pandas",
+    "pooch",
+    "pydantic",
+    "requests",
+    "ruamel",
+    "safetensors",
+    "threadpoolctl",
+    "tqdm",
+    "urllib3",
+}
 
 _HIDING_MODULES = {"builtins", "imp", "importlib", "pkgutil", "runpy"}
 _HIDING_NAMES = {"__import__", "compile", "eval", "exec", "globals"}
