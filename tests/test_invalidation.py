@@ -96,7 +96,7 @@ def test_files_of_another_branch_leave_the_lock_as_it_is(scratch: Path) -> None:
     strays += [scratch / "plots" / "training_extractors" / "other.tsv", scratch / "plots" / "data" / "other"]
     for path in strays:
         path.write_text("of another branch")
-    assert {"embed_real", "publish_real", "compare", "report"} <= run(scratch)
+    assert run(scratch) == {"embed_real"}  # the first that meets one of them
     assert (scratch / "dvc.lock").read_bytes() == before
     assert not [path for path in strays if path.exists()]
     assert run(scratch) == set()

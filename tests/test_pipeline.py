@@ -21,6 +21,7 @@ from generative.data.fashion_mnist import IMAGE_SHAPE
 from generative.data.splits import load_split
 from generative.family import load_family
 from generative.io.tensors import load_tensors
+from stages.common.source import OUTSIDE
 from stages.download import SOURCE_VARIABLE
 from tests.small import PARAMS, ROOT, SMALL_SAMPLES, SMALL_TRAIN_SIZE
 
@@ -263,9 +264,6 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
-FOR_HINTS = ("generative.data.splits", "generative.io.tensors")  # imported by some for hints alone
-
-
 def lines_of(path: Path) -> list[str]:
     """Lines of a file, or of all files of a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
@@ -296,7 +294,7 @@ def test_stage_opens_nothing_that_it_does_not_declare(
     declared = {Path(item["path"]) for kind in ("deps", "outs") for item in entry[kind]} | {Path("params.yaml")}
     hashed = [line.split()[-1] for path in declared if path.parts[0] == "code" for line in lines_of(scratch / path)]
     declared |= {Path(name) for name in hashed}  # the code, by the hash of what it computes
-    declared |= {Path(*name.split(".")).with_suffix(".py") for name in FOR_HINTS}
+    declared |= {Path(*name.split(".")).with_suffix(".py") for name in OUTSIDE}
     arguments = entry["cmd"].removeprefix("python -m ").split()
     log = tmp_path / "opened.txt"
     command = [sys.executable, "-c", AUDITED, str(log), *arguments]

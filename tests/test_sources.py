@@ -46,6 +46,15 @@ def other_compression(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     send(handler, gzip.compress(gzip.decompress(body), compresslevel=1, mtime=12345))
 
 
+def compressed_in_transit(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    content = gzip.compress(body)
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
 def truncated(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     send(handler, body[: len(body) // 2], announced=len(body))
 
@@ -149,7 +158,7 @@ def assert_complete(folder: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
 
 
-@pytest.mark.parametrize("answer", [good, other_compression])
+@pytest.mark.parametrize("answer", [good, other_compression, compressed_in_transit])
 def test_right_bytes_pass_however_they_are_compressed(
     serve: Callable[[Answer], str], tmp_path: Path, answer: Answer
 ) -> None:

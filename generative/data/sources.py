@@ -171,7 +171,7 @@ class _Downloader:
             bar = tqdm(total=length or None, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[1], disable=None)
             since, received = time.monotonic(), 0  # of the current window of `timeout` seconds
             with bar:
-                while content := response.raw.read1(_CHUNK):
+                while content := response.raw.read1(_CHUNK, decode_content=True):
                     file.write(content)
                     bar.update(len(content))
                     received += len(content)
@@ -181,7 +181,7 @@ class _Downloader:
                         if received < _LOWEST_RATE * passed:
                             raise _SourceError(f"the server sends less than {_LOWEST_RATE:,} bytes a second")
                         since, received = time.monotonic(), 0
-            if length and file.tell() < length:
+            if file.tell() < length:
                 raise requests.exceptions.ChunkedEncodingError
 
 
