@@ -36,10 +36,10 @@ from generative.errors import PipelineError
 from generative.family import TrainingConfig
 from generative.objective import TrainingObjective
 from stages.common.models import parse_model
-from stages.common.params import read_params, wants_portable_bytes
+from stages.common.params import read_params, read_yaml, wants_portable_bytes
 from stages.common.paths import RAW, TRAIN
 from stages.common.problems import explain
-from tools.exercise import read_models
+from tools.exercise import MODELS
 
 ROUNDS = 5
 SECONDS_PER_ROUND = 2.0
@@ -72,7 +72,7 @@ def main() -> int:
     instructions = torch.backends.cpu.get_cpu_capability()
     print(f"{processor()} ({instructions}), {compute.threads} threads, {device}, torch {torch.__version__}")
     print(f"{'model':<20}{'batch':>6}{'images/s':>10}{'plain':>10}{'ratio':>7}{'MFLOP/image':>13}{'of peak':>9}")
-    for name, block in (params.items("models") | read_models()).items():
+    for name, block in (params.items("models") | read_yaml(MODELS)).items():
         peak = matrix_rate(device)
         config, family = parse_model(block, where=f"models.{name}")
         speed = measure(config.training, family, split, device)

@@ -17,11 +17,10 @@ from stages.common.code_files import code_texts
 from stages.common.params import Params
 from stages.common.paths import CODE, TRAIN, VALIDATION
 from stages.common.source import write_hashes
-from tools.exercise import MODELS, read_models
 
 ROOT = Path(__file__).parent.parent
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-EXERCISE = read_models(ROOT / MODELS)
+EXERCISE: dict[str, Any] = yaml.safe_load((ROOT / "exercise.yaml").read_text())
 FAMILIES = available_families()
 SMALL_TRAIN_SIZE, SMALL_SAMPLES = 1000, 200  # of the small run of the whole pipeline
 

@@ -7,9 +7,7 @@ Afterwards they stand beside the others in metrics/, figures and report. To take
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import yaml
 from ruamel.yaml import YAML
 
 from stages.common.params import PARAMS
@@ -23,12 +21,6 @@ def main() -> int:
     """Add what is missing and run the pipeline; returns its exit code."""
     add_models(MODELS, PARAMS)
     return subprocess.run([sys.executable, "-m", "tools.jobs"], check=False).returncode
-
-
-def read_models(source: Path = MODELS) -> dict[str, Any]:
-    """The blocks of `source` by the name of the model, unchecked."""
-    models: dict[str, Any] = yaml.safe_load(source.read_text(encoding="utf-8"))
-    return models
 
 
 def add_models(source: Path, params: Path) -> None:

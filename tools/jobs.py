@@ -72,8 +72,7 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     environment = process_environment(os.environ, portable=wants_portable_bytes())
     stages, done = _look(options)
-    widest = max((stage.cores for stage in stages.values()), default=0)
-    if not options.model and (options.jobs == 1 or (widest and options.cores < 2 * widest)):
+    if _one_at_a_time(options, stages):
         sys.stdout.flush()
         os.execvpe("dvc", ["dvc", "repro", *options.targets], environment)  # noqa: S606 (it takes this one's place)
     for gate in GATES:  # then less is left to do, as a rule
@@ -104,7 +103,13 @@ def _look(options: argparse.Namespace) -> tuple[dict[str, Stage], set[str]]:
     """The stages that are asked for, and those among them that have nothing to do."""
     with Repo() as repo:
         stages = stages_of_model(repo, options.model) if options.model else read_stages(repo, options.targets)
-        return stages, unchanged(repo, stages)
+        return stages, set() if _one_at_a_time(options, stages) else unchanged(repo, stages)
+
+
+def _one_at_a_time(options: argparse.Namespace, stages: Mapping[str, Stage]) -> bool:
+    """Whether the run is an ordinary `dvc repro`, which looks by itself what there is to do."""
+    widest = max((stage.cores for stage in stages.values()), default=0)
+    return not options.model and (options.jobs == 1 or bool(widest and options.cores < 2 * widest))
 
 
 def _run(stages: dict[str, Stage], done: set[str], options: argparse.Namespace, environment: dict[str, str]) -> int:
