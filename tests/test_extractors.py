@@ -1,5 +1,10 @@
 """The contract that every file in generative/extractors/ fulfils, and Inception without a download."""
 
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +54,7 @@ class TestContract:
         model, objective = build(name)
         x, y, rng = to_unit(blobs.images), blobs.labels, make_rng(1)
         model.train()
-        losses = [float(objective.step(x, y, rng)[objective.losses[0]]) for _ in range(60)]
+        losses = [float(objective.step(x, y, rng)[next(iter(objective.losses))]) for _ in range(60)]
         assert losses[-1] < 0.7 * losses[0]
 
 
@@ -71,6 +76,28 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("inception") / "pt_inception-2015-12-05-6726825d.pth"
     torch.save(inception.Model(inception.Config(kind="inception", weights="x")).inception.state_dict(), path)
     return path
+
+
+@pytest.fixture
+def web() -> Iterator[Callable[[Path], str]]:
+    """Starts servers on loopback that offer a folder."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(folder: Path) -> str:
+        class Quiet(SimpleHTTPRequestHandler):
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 class TestInception:
@@ -106,18 +133,40 @@ class TestInception:
         with pytest.raises(PipelineError, match="does not hold the Inception weights"):
             inception.fetch(inception.Config(kind="inception", weights=str(path)))
 
-    def test_unreachable_download_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(inception, "URL_INCEPTION_V3", "http://127.0.0.1:9/pt_inception-2015-12-05-6726825d.pth")
-        monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path)
-        with pytest.raises(PipelineError, match=r"cannot be fetched from http://127\.0\.0\.1:9/.*name its path"):
-            inception.fetch(inception.Config(kind="inception", weights="download"))
+    def download(self, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> inception.Model:
+        monkeypatch.setattr(inception, "URL_INCEPTION_V3", url)
+        monkeypatch.setattr(inception, "_TIMEOUT", 0.5)
+        monkeypatch.setattr(pooch, "os_cache", lambda _: folder)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        return inception.fetch(inception.Config(kind="inception", weights="download"))
 
-    def test_download_of_other_bytes_is_refused(
-        self, monkeypatch: pytest.MonkeyPatch, weights: Path, tmp_path: Path
+    def test_unreachable_download_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        with pytest.raises(PipelineError, match=r"6726825d\.pth: the connection was refused\. .*name its path as"):
+            self.download("http://127.0.0.1:9/pt_inception-2015-12-05-6726825d.pth", tmp_path, monkeypatch)
+
+    def test_download_is_checked_and_kept(
+        self, monkeypatch: pytest.MonkeyPatch, weights: Path, tmp_path: Path, web: Callable[[Path], str]
     ) -> None:
-        copy = tmp_path / weights.name
-        copy.write_bytes(weights.read_bytes())
-        monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: str(copy))
-        with pytest.raises(PipelineError, match=r"is damaged .*not 6726825d"):
-            inception.fetch(inception.Config(kind="inception", weights="download"))
-        assert not copy.exists()
+        right = (
+            tmp_path / "served" / f"pt_inception-2015-12-05-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}.pth"
+        )
+        right.parent.mkdir()
+        right.write_bytes(weights.read_bytes())
+        url = f"{web(right.parent)}/{right.name}"
+        self.download(url, tmp_path / "cache", monkeypatch)
+        right.unlink()
+        self.download(url, tmp_path / "cache", monkeypatch)  # from the cache
+        (tmp_path / "cache" / right.name).write_bytes(b"damaged")
+        with pytest.raises(PipelineError, match="the server answered 404"):
+            self.download(url, tmp_path / "cache", monkeypatch)
+
+    @pytest.mark.parametrize(("content", "what"), [(b"<html>", "a web page"), (b"other", "a file of the SHA-256")])
+    def test_download_of_other_bytes_is_refused(
+        self, content: bytes, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, web: Callable[[Path], str]
+    ) -> None:
+        name = "pt_inception-2015-12-05-6726825d.pth"
+        (tmp_path / "served").mkdir()
+        (tmp_path / "served" / name).write_bytes(content)
+        with pytest.raises(PipelineError, match=rf"{name}: got {what}.* that begins with 6726825d"):
+            self.download(f"{web(tmp_path / 'served')}/{name}", tmp_path / "cache", monkeypatch)
+        assert not (tmp_path / "cache" / name).exists()

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import random
 import shutil
 import ssl
 import threading
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from generative.data import sources
 from generative.errors import PipelineError
 
-FILES = {name: f"content of {name}, ".encode() * 500 for name in sources.SHA256}
+FILES = {name: random.Random(name).randbytes(9000) for name in sources.SHA256}  # which compression makes no smaller
 TIMEOUT = 0.5
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
@@ -102,6 +103,31 @@ def dripping(handler: BaseHTTPRequestHandler, body: bytes) -> None:
         threading.Event().wait(TIMEOUT / 4)
 
 
+def trickling_headers(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + 200 * b"x":
+        handler.wfile.write(bytes([byte]))
+        handler.wfile.flush()
+        threading.Event().wait(TIMEOUT / 4)
+
+
+def bomb(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+    send(handler, gzip.compress(bytes(sources._LARGEST_FILE + 1), compresslevel=1))
+
+
+def other_protocol(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", "ftp://127.0.0.1/file")
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+def round_and_round(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", handler.path)
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
 def endless(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     handler.send_response(200)
     handler.end_headers()
@@ -179,6 +205,10 @@ def test_right_bytes_pass_however_they_are_compressed(
         (stalled, "no answer for 0.5 seconds"),
         (dripping, "sends less than 2,000 bytes a second"),
         (endless, "sends more than 60,000,000 bytes"),
+        (trickling_headers, "no answer for 0.5 seconds"),
+        (bomb, "more than 60,000,000 bytes after decompression"),
+        (other_protocol, "to an address that is not http"),
+        (round_and_round, "from one address to the next"),
     ],
 )
 def test_bad_answer_is_explained_and_the_next_source_is_asked(
@@ -215,6 +245,12 @@ def test_nobody_listens_and_every_attempt_is_told(tmp_path: Path) -> None:
     assert "http://127.0.0.1:9/x: train-images-idx3-ubyte: the connection was refused" in message
     assert "/no/such/folder: no such folder" in message
     assert "apt:no-such-package-anywhere: " in message
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/data", "nul\0byte"])
+def test_name_that_no_folder_can_have_is_told(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"no folder: |no such folder"):
+        fetch([name], tmp_path)
 
 
 @pytest.mark.parametrize("compressed", [True, False])

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.small import ROOT
 from tools import OF_ANOTHER_REPOSITORY
 from tools.demo import copy_repository
 from tools.edit_params import edited
+from tools.install import pip_environment, uv_environment, uv_settings
 from tools.seeds import make_copy
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -162,10 +164,17 @@ class TestSetup:
             (checkout / ".venv" / "bin" / "python").unlink()
         result = self.setup(checkout)
         assert result.returncode == 1
-        assert "error: Python 3.11 or newer is needed, but '/nowhere/python' is not" in result.stderr
+        assert "error: '/nowhere/python' does not start: " in result.stderr
+        assert "install Python 3.11 or newer" in result.stderr
 
-    def test_empty_lock_files_of_dvc_are_removed(self, checkout: Path) -> None:
-        (checkout / ".dvc" / "tmp" / "rwlock").touch()
+    def test_folder_that_no_path_can_hold_is_refused(self, checkout: Path) -> None:
+        result = self.setup(checkout.rename(checkout.with_name("a:b")))
+        assert result.returncode == 1
+        assert "has a ':' in its name" in result.stderr
+
+    @pytest.mark.parametrize("content", [b"", bytes(512), b'{"a'])
+    def test_damaged_lock_file_of_dvc_is_removed(self, checkout: Path, content: bytes) -> None:
+        (checkout / ".dvc" / "tmp" / "rwlock").write_bytes(content)
         (checkout / ".dvc" / "tmp" / "rwlock.lock").write_text("held")
         assert self.setup(checkout).returncode == 0
         assert [path.name for path in (checkout / ".dvc" / "tmp").iterdir()] == ["rwlock.lock"]
@@ -179,6 +188,74 @@ class TestSetup:
         assert self.setup(checkout).returncode == 0
         assert not (checkout / ".dvc" / "config.local").exists()
 
+    def test_repository_of_somebody_else_is_not_taken_for_none(self, checkout: Path) -> None:
+        (checkout / ".git").write_text("gitdir: /nowhere\n")
+        result = self.setup(checkout)
+        assert result.returncode == 1
+        assert "error: git: " in result.stderr
+        assert not (checkout / ".dvc" / "config.local").exists()
+
+
+class TestInstall:
+    """Of the settings of pip and uv only those that say where packages come from are passed on."""
+
+    def test_pip(self) -> None:
+        listing = """:env:.find-links='/wheels'
+global.extra-index-url='file:///a\nfile:///b'
+global.find-links='/others'
+global.target='/home/user/site'
+install.user='yes'
+install.no-deps='true'
+global.cert='/certificates.pem'
+"""
+        given = {
+            "PIP_TARGET": "/x",
+            "PIP_FIND_LINKS": "/wheels",
+            "HOME": "/home/user",
+            "PIP_PYTHON": "/usr/bin/python3",
+        }
+        assert pip_environment(given, listing) == {
+            "HOME": "/home/user",
+            "PIP_CERT": "/certificates.pem",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_EXTRA_INDEX_URL": "file:///a file:///b",
+            "PIP_FIND_LINKS": "/wheels",
+        }
+
+    def test_uv(self, tmp_path: Path) -> None:
+        system, user = tmp_path / "system.toml", tmp_path / "user.toml"
+        system.write_text('native-tls = true\npython-preference = "system"\n')
+        user.write_text('offline = true\n[pip]\ntarget = "/x"\nindex-url = "file:///a"\n[[index]]\nurl = "file:///b"\n')
+        found = uv_settings([system, user, tmp_path / "missing.toml"])
+        assert tomllib.loads(found) == {
+            "native-tls": True,
+            "offline": True,
+            "index-url": "file:///a",
+            "index": [{"url": "file:///b"}],
+        }
+        given = {"UV_TARGET": "/x", "UV_PYTHON": "3.9", "UV_INDEX_URL": "file:///a", "UV_CACHE_DIR": "/c", "HOME": "/h"}
+        assert set(uv_environment(given)) == {"UV_INDEX_URL", "UV_CACHE_DIR", "HOME"}
+
+
+@pytest.mark.parametrize("level", ["1", "2"])
+def test_hashes_of_code_are_the_same_under_optimisation(level: str) -> None:
+    code = "from pathlib import Path; from stages.common.code_files import code_texts; "
+    code += "from stages.common.params import read_params; import hashlib; "
+    code += "print(hashlib.sha256(repr(sorted(code_texts(Path(), read_params()).items())).encode()).hexdigest())"
+    plain, optimised = (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=os.environ | extra, capture_output=True, text=True, check=True
+        ).stdout
+        for extra in ({}, {"PYTHONOPTIMIZE": level})
+    )
+    assert plain == optimised
+
+
+def test_backend_of_a_notebook_breaks_no_figure() -> None:
+    environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    command = [sys.executable, "-c", "import generative.figures.style"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -191,19 +268,20 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "params.yaml"])
-@pytest.mark.parametrize("tool", ["jobs", "verify", "seeds", "exercise"])
+@pytest.mark.parametrize("tool", ["jobs", "verify", "seeds", "jobs --pipeline=zoo"])
 def test_conflict_markers_are_one_sentence(tool: str, name: str, checkout: Path) -> None:
     text = (checkout / name).read_text(encoding="utf-8")
     (checkout / name).write_text(f"<<<<<<< HEAD\n{text}=======\n>>>>>>> other\n", encoding="utf-8")
     before = (checkout / "params.yaml").read_bytes()
-    command = [sys.executable, "-m", f"tools.{tool}"]
+    name_of_tool, *options = tool.split()
+    command = [sys.executable, "-m", f"tools.{name_of_tool}", *options]
     result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     changed = (checkout / "params.yaml").read_bytes() != before
     subprocess.run(["git", "checkout", "-q", "--", "."], cwd=checkout, check=True)
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
     assert f"{name}" in result.stderr
-    assert not changed or tool == "exercise"
+    assert not changed
 
 
 def test_folder_without_git_is_one_sentence(tmp_path: Path, checkout: Path) -> None:

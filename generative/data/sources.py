@@ -11,23 +11,16 @@ compressed it, and no wrong byte passes.
 
 import gzip
 import hashlib
-import logging
+import io
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import pooch
-import requests
-from tqdm import tqdm
-from urllib3.exceptions import HTTPError, NameResolutionError
 
 from generative.errors import PipelineError
+from generative.io.download import DownloadError, download
 from generative.io.files import write_bytes
 
 SHA256 = {
@@ -39,11 +32,7 @@ SHA256 = {
 
 Fetch = Callable[[str], bytes]
 
-_CHUNK = 1 << 16  # bytes
 _LARGEST_FILE = 60_000_000  # bytes: more than any of the four, decompressed
-_LOWEST_RATE = 2_000  # bytes a second, over as many seconds as may pass without one
-_TRY_AGAIN = (429, 500, 502, 503, 504)  # answers that may be others in a moment
-_LONGEST_WAIT = 30.0  # seconds, whatever a server asks for
 
 
 class NoSourceError(PipelineError):
@@ -100,9 +89,13 @@ def decompressed(content: bytes) -> bytes:
     if content[:2] != b"\x1f\x8b":
         return content
     try:
-        return gzip.decompress(content)
+        with gzip.open(io.BytesIO(content)) as file:
+            found = file.read(_LARGEST_FILE + 1)
     except (EOFError, OSError, zlib.error) as error:
         raise _SourceError(f"broken gzip file ({error})") from None
+    if len(found) > _LARGEST_FILE:
+        raise _SourceError(f"more than {_LARGEST_FILE:,} bytes after decompression")
+    return found
 
 
 class _SourceError(Exception):
@@ -128,102 +121,24 @@ def _open_source(source: str, scratch: Path, *, timeout: float, retries: int) ->
         return _http(source, scratch, timeout=timeout, retries=retries)
     if source.startswith("apt:"):
         return _folder(_unpack_debian_package(source.removeprefix("apt:"), scratch / "apt"))
-    return _folder(Path(source).expanduser())
+    try:
+        return _folder(Path(source).expanduser())
+    except (RuntimeError, ValueError, OSError) as error:  # nobody's home, a name that no folder can have
+        raise _SourceError(f"no folder: {error}") from None
 
 
 def _http(source: str, scratch: Path, *, timeout: float, retries: int) -> Fetch:
-    pooch.get_logger().setLevel(logging.WARNING)
     cache = Path(tempfile.mkdtemp(dir=scratch))
 
     def fetch(file: str) -> bytes:
-        url = f"{source.rstrip('/')}/{file}.gz"
-        last = ""
-        for attempt in range(1 + retries):
-            try:
-                downloader = _Downloader(timeout)
-                return Path(pooch.retrieve(url, None, fname=file, path=cache, downloader=downloader)).read_bytes()
-            except requests.HTTPError as error:
-                last = f"the server answered {error.response.status_code}"
-                if error.response.status_code not in _TRY_AGAIN:
-                    break
-                if attempt < retries:
-                    time.sleep(min(_seconds_to_wait(error.response), _LONGEST_WAIT))
-            except (requests.exceptions.SSLError, requests.exceptions.ProxyError, _SourceError) as error:
-                last = _reason(error, timeout)  # it will not be better in a second
-                break
-            except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-                last = _reason(error, timeout)
-        raise _SourceError(f"{file}: {last}")
+        path = cache / f"{file}.gz"
+        try:
+            download(f"{source.rstrip('/')}/{file}.gz", path, largest=_LARGEST_FILE, timeout=timeout, retries=retries)
+        except DownloadError as error:
+            raise _SourceError(f"{file}: {error}") from None
+        return path.read_bytes()
 
     return fetch
-
-
-class _Downloader:
-    """Writes what a server sends into a file, unless it sends too little or too much."""
-
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
-
-    def __call__(self, url: str, path: str, _: Any) -> None:
-        with requests.get(url, stream=True, timeout=self.timeout) as response, Path(path).open("wb") as file:
-            response.raise_for_status()
-            length = int(response.headers.get("Content-Length", 0))
-            bar = tqdm(total=length or None, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[1], disable=None)
-            since, received = time.monotonic(), 0  # of the current window of `timeout` seconds
-            with bar:
-                while content := response.raw.read1(_CHUNK, decode_content=True):
-                    file.write(content)
-                    bar.update(len(content))
-                    received += len(content)
-                    if file.tell() > _LARGEST_FILE:
-                        raise _SourceError(f"the server sends more than {_LARGEST_FILE:,} bytes")
-                    if (passed := time.monotonic() - since) > self.timeout:
-                        if received < _LOWEST_RATE * passed:
-                            raise _SourceError(f"the server sends less than {_LOWEST_RATE:,} bytes a second")
-                        since, received = time.monotonic(), 0
-            if file.tell() < length:
-                raise requests.exceptions.ChunkedEncodingError
-
-
-def _seconds_to_wait(response: requests.Response) -> float:
-    """What a server asks for, or a second."""
-    asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdigit() else 1.0
-
-
-def _reason(error: Exception, timeout: float) -> str:
-    """Why a download failed, and the way out where there is one."""
-    causes = list(_causes(error))
-    if isinstance(error, requests.exceptions.SSLError):
-        return (
-            "its certificate is not trusted (REQUESTS_CA_BUNDLE=/path/to/certificates.pem names those that you trust)"
-        )
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy does not let this through (HTTP_PROXY, HTTPS_PROXY and NO_PROXY say which is used)"
-    if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
-        return f"no answer for {timeout:g} seconds"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError) or "IncompleteRead" in str(error):
-        return "the connection broke before the end"
-    if any(isinstance(cause, socket.gaierror | NameResolutionError) for cause in causes):
-        return "its name is unknown here: is there a network?"
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return "the connection was refused"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return str(error) if isinstance(error, _SourceError) else f"{type(error).__name__}: {error}"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and all that led to it."""
-    seen: set[int] = set()
-    pending: list[object] = [error]
-    while pending:
-        current = pending.pop()
-        if not isinstance(current, BaseException) or id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        pending += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
 
 
 def _folder(folder: Path) -> Fetch:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pooch
-import requests
 import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
@@ -19,8 +18,11 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from generative.data.splits import to_uint8
 from generative.errors import PipelineError
 from generative.extractor import ExtractorConfig, FeatureExtractor
+from generative.io.download import DownloadError, download
 
 DOWNLOAD = "download"
+_LARGEST_FILE = 200_000_000  # bytes, twice what it has
+_TIMEOUT, _RETRIES = 30.0, 3  # seconds without a byte to speak of, and how often a broken download is tried again
 _FEATURES = "2048"  # the last pooling layer, by torch-fidelity's name
 
 
@@ -70,20 +72,33 @@ def fetch(config: Config) -> Model:
 
 
 def _download() -> Path:
-    folder = pooch.os_cache("fashion-mnist-inception")
-    name = URL_INCEPTION_V3.rsplit("/", 1)[1]
+    path: Path = pooch.os_cache("fashion-mnist-inception") / URL_INCEPTION_V3.rsplit("/", 1)[1]
+    wanted = path.stem.rsplit("-", 1)[1]  # the name ends in how the hash begins
+    if path.exists() and _sha256(path).startswith(wanted):
+        return path
     try:
-        path = Path(pooch.retrieve(URL_INCEPTION_V3, known_hash=None, fname=name, path=folder, progressbar=True))
-    except (requests.RequestException, OSError, ValueError) as error:
-        raise PipelineError(
-            f"the Inception weights cannot be fetched from {URL_INCEPTION_V3} ({' '.join(str(error).split())}): put "
-            "the file somewhere and name its path as 'weights' of the inception extractor."
-        ) from None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(wanted := name.removesuffix(".pth").rsplit("-", 1)[1]):  # the name ends in it
+        download(URL_INCEPTION_V3, path, largest=_LARGEST_FILE, timeout=_TIMEOUT, retries=_RETRIES)
+    except (DownloadError, OSError) as error:
+        raise PipelineError(f"{path.name}: {error}. {_way_out()}") from None
+    digest = _sha256(path)
+    if not digest.startswith(wanted):
+        with path.open("rb") as file:
+            what = "a web page" if file.read(100).lstrip()[:1] == b"<" else f"a file of the SHA-256 {digest}"
         path.unlink()
-        raise PipelineError(f"what {URL_INCEPTION_V3} sent is damaged (SHA-256 {digest}, not {wanted}...): run again.")
+        raise PipelineError(f"{path.name}: got {what} instead of one that begins with {wanted}. {_way_out()}")
     return path
+
+
+def _way_out() -> str:
+    return (
+        f"Check the network and run again; or put the file of {URL_INCEPTION_V3} somewhere and name its path as "
+        "'weights' of the inception extractor."
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _without_weights() -> Any:

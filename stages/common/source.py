@@ -115,12 +115,12 @@ def import_closure(root: Path, module: str) -> set[str]:
     return _Project(root).closure([module])
 
 
-def write_hashes(folder: Path, texts: dict[str, str]) -> None:
-    """Make `folder` hold `texts`, by the relative path of their files, and nothing else."""
+def write_hashes(root: Path, folder: Path, texts: dict[str, str]) -> None:
+    """Write `texts` by their paths below `root`, and leave nothing else in `root`/`folder`."""
     for name, text in texts.items():
-        write_text(folder / name, text)
-    for path in folder.rglob("*"):
-        if path.is_file() and str(path.relative_to(folder)) not in texts:
+        write_text(root / name, text)
+    for path in (root / folder).rglob("*"):
+        if path.is_file() and str(path.relative_to(root)) not in texts:
             path.unlink()
 
 
@@ -175,7 +175,7 @@ class _Project:
             self._strip(module)
         passed_on = {pair for module in self._modules.values() for pair in self._taken_from_others(module)}
         for module in self._modules.values():
-            assert module.needed is not None  # asked for before imports are dropped: they run, whatever they serve
+            _ = module.needed  # asked for before imports are dropped: they run, whatever they serve
             self._drop_imports_for_hints(module, {name for owner, name in passed_on if owner == module.name})
 
     def describe(self, names: list[str]) -> str:
