@@ -2,12 +2,14 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 export PYTHON
+unexport PYTHONHOME PYTHONPATH PYTHONWARNINGS PYTHONOPTIMIZE PYTHONINSPECT PYTHONPLATLIBDIR PYTHONSTARTUP
+export HOME ?= /
 export LOGNAME ?= $(shell id -un 2>/dev/null || echo somebody)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # tasks in the order in which they are asked for, whatever MAKEFLAGS says
-.PHONY: help setup repro demo model exercise share seeds test portable bench verify lint format readme lock clean
+.PHONY: help setup repro demo model zoo share seeds test portable bench verify lint format readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,21 +20,21 @@ setup: ## make or refresh .venv
 repro: setup ## run whatever is not up to date: data, training, scores, figures, report, on all cores (JOBS=N: stages at once)
 	$(BIN)/python -m tools.jobs $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
 
-model: setup ## NAME=x: make, score and draw the model x of params.yaml alone, beside the others, also without their data
-	@test -n "$(NAME)" || { echo "usage: make model NAME=x, x a block under 'models' in params.yaml" >&2; exit 2; }
-	$(BIN)/python -m tools.jobs --model=$(NAME) $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
+model: setup ## NAME=x: make, score and draw the model x of params.yaml or zoo/params.yaml alone, beside the others, also without their data
+	@test -n "$(NAME)" || { echo "usage: make model NAME=x, x a block under 'models' in params.yaml or zoo/params.yaml" >&2; exit 2; }
+	$(BIN)/python -m tools.jobs --models="$(NAME)" $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
 
 demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the workspace alone
 	$(BIN)/python -m tools.demo
 
-exercise: setup ## add the models of exercise.yaml to params.yaml, and run the pipeline
-	$(BIN)/python -m tools.exercise
+zoo: setup ## train, score and draw the further models of zoo/ (MODELS="a b" some of them), beside those of make repro
+	$(BIN)/python -m tools.jobs --pipeline=zoo $(if $(MODELS),--models="$(MODELS)") $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
 
 share: setup ## push the results of this run to the remote (REMOTE=name), and read every object back
 	$(BIN)/python -m tools.share $(if $(REMOTE),--remote $(REMOTE))
 
-seeds: setup ## how far the scores spread over other seeds (after make repro), in .seeds/
-	$(BIN)/python -m tools.seeds
+seeds: setup ## how far the scores spread over other seeds (SEEDS="1 2 3"), into seeds.tsv (MODELS="a b" of both pipelines)
+	$(BIN)/python -m tools.seeds $(if $(MODELS),--models="$(MODELS)") $(if $(SEEDS),--seeds="$(SEEDS)")
 
 test: setup ## run the tests, a few files at a time
 	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -53,10 +55,12 @@ lint: setup ## check style, types, the results in README.md
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m tools.readme --check
+	$(BIN)/python -m tools.pipelines --check
 
 format: setup ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/python -m tools.pipelines
 
 readme: setup ## write the results of metrics/ into README.md
 	$(BIN)/python -m tools.readme
@@ -66,5 +70,5 @@ lock: ## resolve pyproject.toml into requirements.lock anew (needs uv)
 	  pyproject.toml --group dev --all-extras --output-file requirements.lock
 
 clean: ## remove everything that can be made again, but not the DVC cache
-	rm -rf .venv .demo .seeds .checkpoints .mypy_cache .pytest_cache .ruff_cache data models plots/epochs plots/training*
+	rm -rf .venv .demo .seeds .checkpoints .mypy_cache .pytest_cache .ruff_cache data models plots/epochs plots/training* zoo/data zoo/models zoo/plots/epochs zoo/plots/training zoo/.checkpoints
 	find . -name __pycache__ -prune -exec rm -rf {} +

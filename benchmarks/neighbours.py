@@ -146,7 +146,7 @@ def work(name: str, compute: ComputeConfig) -> None:
     split = load_split(TRAIN).to(device)
     model, family = read_model(read_params(), name)
     config = model.training
-    step, source = pipeline_way(config, family, split, device)
+    step, source = pipeline_way(config, family, split, device, {})
     run(step, source, device, seconds=SECONDS)
     print("ready", flush=True)
     for _ in sys.stdin:

@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from generative.errors import SettingError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]  # more would end hours later, for want of memory or time
+NonNegativeInt = Annotated[int, Field(ge=0, le=1_000_000)]
+PositiveFloat = Annotated[float, Field(ge=1e-30, le=1e30, allow_inf_nan=False)]  # what float32 can count with
+NonNegativeFloat = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-BatchSize = Annotated[int, Field(ge=2)]  # batch normalisation has no statistics of one image
+BatchSize = Annotated[int, Field(ge=2, le=1_000_000)]  # batch normalisation has no statistics of one image
 
 
 class Config(BaseModel):

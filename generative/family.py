@@ -3,17 +3,21 @@
 A family file defines three classes with these names:
 
 - `Config(FamilyConfig)`: its settings, in two blocks: `training`, and `sampling`, which changes no weights;
-- `Model(GenerativeModel)`: its networks, how to sample, and where it has one, its latent space;
-- `Objective(TrainingObjective)`: its losses and optimizers, one update per batch (`generative.objective`).
+- `Model(GenerativeModel, ...)`: its networks, and what it can do: the classes in `generative/capabilities/`;
+- `Objective(TrainingObjective)`: its losses and optimizers, one update per batch (`generative.objective`);
+
+`SMALL`: changes to the blocks `training` and `sampling` with which the tests train it in seconds; and if it likes
+
+- `plain_step(config, device)`: the update of a first tutorial for the same networks, which `make bench` compares with.
 
 Nothing else in the project knows any family by name.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import Any, Self
 
-import torch
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import nn
 
 from generative.config import BatchSize, Config, PositiveFloat, PositiveInt, Seed
 from generative.data.splits import Split
@@ -29,10 +33,23 @@ class TrainingConfig(Config):
     epochs: PositiveInt
     batch_size: BatchSize
     learning_rate: PositiveFloat
+    sampled_epochs: list[PositiveInt] = Field(default_factory=list)  # whose samples are kept, and scored
+
+    @model_validator(mode="after")
+    def _sampled_epochs_are_among_all(self) -> Self:
+        if any(epoch > self.epochs for epoch in self.sampled_epochs):
+            raise ValueError(f"sampled_epochs must be at most epochs, {self.epochs}")
+        return self
 
     def describe_schedule(self) -> str:
         """How long and how fast, for the report."""
         return f"{self.epochs} epochs of Adam, learning rate {self.learning_rate:g}, batches of {self.batch_size}"
+
+
+class ReadsExtractor(TrainingConfig):
+    """Settings of a training that looks at images through an extractor: its objective gets it as `extractor`."""
+
+    extractor: str  # its name; the training runs again when its weights or its code change
 
 
 class SamplingConfig(Config):
@@ -49,22 +66,37 @@ class FamilyConfig(Config):
     family: str
     training: TrainingConfig
     sampling: SamplingConfig = SamplingConfig()
+    sweeps: dict[str, list[Any]] = Field(default_factory=dict)  # by a setting of `sampling`, values to be scored too
 
+    @model_validator(mode="after")
+    def _sweeps_are_of_settings(self) -> Self:
+        for key, values in self.sweeps.items():
+            if key not in type(self.sampling).model_fields:
+                known = ", ".join(type(self.sampling).model_fields) or "none"
+                raise ValueError(f"sweeps has '{key}', but the settings of sampling are: {known}")
+            for value in values:
+                self.sampling_with(key, value)
+        return self
+
+    def sampling_with(self, key: str, value: Any) -> SamplingConfig:
+        """The settings of sampling with another value of one of them.
+
+        Raises:
+            ValueError: the value is none of that setting.
+        """
+        return type(self.sampling).model_validate(self.sampling.model_dump() | {key: value})
+
+    @abstractmethod
     def describe(self) -> str:
         """What the model is and how it is trained, in one or two sentences for the report."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def sources(self) -> list[str]:
+        """The papers that the family implements: authors, year, short title, place."""
 
 
 class GenerativeModel(nn.Module):
-    """A trained model: its weights are all that later stages need of it.
-
-    Images are float (B, 1, 28, 28) in [0, 1]. Methods that raise NotImplementedError here are for
-    families that say so by the class attributes. `prepare_sampling` comes before all of them.
-    """
-
-    conditional: ClassVar[bool] = False  # samples follow the labels they are asked for
-    encodes: ClassVar[bool] = False  # has encode, decode, grid_axis
-    bounds_likelihood: ClassVar[bool] = False  # has likelihood_bound, log_weights
+    """A trained model: its weights are all that later stages need. `generative/capabilities/` has what it can do."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -74,58 +106,9 @@ class GenerativeModel(nn.Module):
     def prepare_sampling(self, sampling: Any, train: Split) -> None:
         """Take the settings `sampling`, and fit what they ask for to the training images; the weights stay as they are.
 
-        Called once, on the device and in eval mode, after the weights are loaded.
+        Called on the device and in eval mode, after the weights are loaded; again for other settings.
         """
         self.sampling = sampling
-
-    def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw one image for each label.
-
-        Args:
-            labels: int64 (B,), 0 to 9; an unconditional model reads only their number.
-            rng: random state on the labels' device.
-
-        Returns:
-            Images (B, 1, 28, 28) in [0, 1].
-        """
-        raise NotImplementedError
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Latent vectors (B, d) of images `x`; one point, not a draw, where the encoder is stochastic."""
-        raise NotImplementedError
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Images (B, 1, 28, 28) of latent vectors (B, d)."""
-        raise NotImplementedError
-
-    def grid_axis(self, count: int) -> Tensor:
-        """Coordinates (count, d), increasing in each column, that cover the latent space evenly."""
-        raise NotImplementedError
-
-    def likelihood_bound(self, x: Tensor, rng: torch.Generator) -> "LikelihoodBound":
-        """A bound on log p(x), for images (B, 1, 28, 28); one posterior sample per image."""
-        raise NotImplementedError
-
-    def log_weights(self, x: Tensor, count: int, rng: torch.Generator) -> Tensor:
-        """log p(x, z) - log q(z | x), (B, count), in nats per image, of `count` posterior samples z for each image.
-
-        The mean over them estimates the evidence lower bound; the logarithm of their mean exponential is the
-        importance-weighted bound (Burda, Grosse, Salakhutdinov 2016, "Importance Weighted Autoencoders", ICLR,
-        equation 8), which reaches log p(x) as `count` grows.
-        """
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class LikelihoodBound:
-    """Terms of the evidence lower bound, each (B,) in nats per image, and the means of the posterior.
-
-    The bound is -(loss_recon + loss_kl).
-    """
-
-    loss_recon: Tensor
-    loss_kl: Tensor
-    posterior_means: Tensor  # (B, d)
 
 
 def available_families() -> list[str]:

@@ -13,12 +13,14 @@ from generative.errors import SettingError
 from generative.extractor import ExtractorConfig, TrainedExtractorConfig
 from generative.family import FamilyConfig
 from generative.io.files import write_text
+from generative.objective import TrainingObjective
 from stages.common.extractors import read_extractor
 from stages.common.leftovers import tidy
+from stages.common.lending import wanted_extractor
 from stages.common.models import read_model
 from stages.common.params import Params, read_params
-from stages.common.paths import PARAMS_CHECKED
-from stages.common.published import FiguresConfig
+from stages.common.paths import ROOT, Pipeline
+from stages.common.published import FiguresConfig, ReportConfig
 from stages.common.scoring import EvaluateConfig
 from stages.download import DownloadConfig
 from stages.generate import GenerateConfig
@@ -34,24 +36,30 @@ BLOCKS: dict[str, type[Config]] = {
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
     "figures": FiguresConfig,
+    "report": ReportConfig,
 }
 
 
-def main() -> None:
+def main(here: Pipeline) -> None:
     """Check names, types and ranges, and what must hold between blocks."""
-    params = read_params()
+    params = read_params(here)
     if unknown := sorted(set(params.values) - set(BLOCKS) - {"models", "extractors"}):
         raise SettingError(f"unknown block '{unknown[0]}'; allowed: {', '.join(BLOCKS)}, extractors, models.")
     _no_names_that_dvc_overlooks(params.values)
     for name, config_class in BLOCKS.items():
         params.block(name, config_class)
-    models = {name: read_model(params, name)[0] for name in params.models}
+    models = {name: read_model(params, name) for name in params.models}
     extractors = {name: read_extractor(params, name) for name in params.extractors}
     _check_extractors(extractors)
-    _check_sizes(params, models, {name: config for name, (config, _) in extractors.items()})
+    _check_models(params, models)
+    _check_sizes(
+        params,
+        {name: config for name, (config, _) in models.items()},
+        {name: config for name, (config, _) in extractors.items()},
+    )
     start(params.compute)
     tidy(params)
-    write_text(PARAMS_CHECKED, "params.yaml: every key is known, every value has its type and range\n")
+    write_text(here.params_checked, f"{here.params}: every key is known, every value has its type and range\n")
 
 
 def _no_names_that_dvc_overlooks(values: Any, where: str = "") -> None:
@@ -73,6 +81,25 @@ def _check_extractors(extractors: dict[str, tuple[ExtractorConfig, Any]]) -> Non
         )
     for name in set(extractors) & set(_TAKEN):
         raise SettingError(f"'extractors.{name}' needs another name: 'frechet_{name}' is the name of another score.")
+
+
+def _check_models(params: Params, models: dict[str, tuple[FamilyConfig, Any]]) -> None:
+    """Names that must be known elsewhere, or must not be, and what a family cannot do."""
+    if params.here != ROOT and (taken := set(models) & set(read_params().models)):
+        raise SettingError(f"'models.{min(taken)}' in {params.here.params} needs another name: {ROOT.params} has it.")
+    for name, (config, family) in models.items():
+        if config.training.sampled_epochs and family.Objective.draw is TrainingObjective.draw:
+            raise SettingError(
+                f"'models.{name}.training.sampled_epochs': {config.family} draws no samples in training."
+            )
+        lent = wanted_extractor(config)
+        if lent is not None and lent not in params.extractors:
+            raise SettingError(
+                f"'models.{name}.training.extractor' is '{lent}', but must be one of {', '.join(params.extractors)}."
+            )
+    for name in params.block("report", ReportConfig).models:
+        if name not in models:
+            raise SettingError(f"'report.models' has '{name}', but the models are {', '.join(models)}.")
 
 
 def _check_sizes(params: Params, models: dict[str, FamilyConfig], extractors: dict[str, ExtractorConfig]) -> None:

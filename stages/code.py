@@ -9,10 +9,10 @@ from pathlib import Path
 
 from stages.common.code_files import code_texts
 from stages.common.params import read_params
-from stages.common.paths import CODE
+from stages.common.paths import Pipeline
 from stages.common.source import write_hashes
 
 
-def main() -> None:
+def main(here: Pipeline) -> None:
     """Write the files."""
-    write_hashes(CODE, code_texts(Path(), read_params()))
+    write_hashes(Path(), here.code, code_texts(Path(), read_params(here)))

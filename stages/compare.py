@@ -1,6 +1,7 @@
-"""Stage `compare`: all models side by side: headline metrics, curves in one table, comparing figures.
+"""Stage `compare`: all models side by side: curves in one table, comparing figures, the leaderboard.
 
-It reads what git keeps of each model alone: no data, no tensors, no weights.
+It reads what git keeps of each model alone: no data, no tensors, no weights. Beside the models of its own pipeline it
+shows those of the root.
 """
 
 import pandas as pd
@@ -8,74 +9,92 @@ import pandas as pd
 from generative.figures import charts, images
 from generative.figures.strips import load_strip
 from generative.figures.style import save_figure
-from generative.io.files import read_json, write_json
+from generative.io.files import read_json
 from generative.io.tables import read_table, write_table
 from stages.common.leftovers import tidy
-from stages.common.params import REAL, Params, read_params
-from stages.common.published import FiguresConfig, published_latents
-from stages.common.published_paths import COMPARISON, CURVES, HEADLINE_METRICS, PLOT_DATA, SCORE_METRICS
-
-_HEADLINE = ("frechet_distance", "label_accuracy", "cas", "mse_x1000", "iw_bound")  # what DVC shows by default
+from stages.common.params import Params, read_params
+from stages.common.paths import REAL, ROOT, Pipeline
+from stages.common.published import Entry, FiguresConfig, ReportConfig, published_latents, read_entries
 
 
-def main() -> None:
-    """Compare the models of params.yaml."""
-    params = read_params()
+def main(here: Pipeline) -> None:
+    """Compare the models of a pipeline, and those of the root."""
+    params = read_params(here)
     tidy(params)
-    dpi, names = params.block("figures", FiguresConfig).dpi, params.models
-    rows = {name: read_json(SCORE_METRICS / f"{name}.json") for name in (REAL, *names)}
-    write_json(
-        HEADLINE_METRICS,
-        {name: {key: row[key] for key in _HEADLINE if key in row} for name, row in rows.items()},
-    )
+    dpi, entries = params.block("figures", FiguresConfig).dpi, read_entries(params)
     tables = curve_tables(params)
-    write_table(CURVES, long_table(tables))
-    squares = {name: load_strip(PLOT_DATA / name / "samples.png") for name in rows}
+    write_table(here.all_curves, long_table(tables))
+    named = {name: tables[name] for name in params.block("report", ReportConfig).models if name in tables}
     figures = {
-        "samples": images.sample_panels({"real test images": squares.pop(REAL)} | squares),
         "training": charts.training_curves(tables),
-        "scores": charts.score_bars(score_charts(params, rows), names),
+        "training_for_report": charts.training_curves(named or tables, widest=2, scale=0.75),
+        "leaderboard": charts.score_dots(distance_charts(params, entries), list(entries), widest=3),
+        "scores": charts.score_dots(score_charts(entries), list(entries)),
     }
-    encoders = [name for name in names if (PLOT_DATA / name / "latents.json").exists()]
+    squares = {name: entry.folder / "samples.png" for name, entry in entries.items()}
+    shown = {name: load_strip(path) for name, path in squares.items() if path.exists()}
+    figures["samples"] = images.sample_panels({"real test images": shown.pop(REAL)} | shown)
+    encoders = [name for name, entry in entries.items() if (entry.folder / "latents.json").exists()]
     if encoders:
-        strips = {name: load_strip(PLOT_DATA / name / "reconstructions.png") for name in (REAL, *encoders)}
+        strips = {name: load_strip(entries[name].folder / "reconstructions.png") for name in (REAL, *encoders)}
         figures["reconstructions"] = images.reconstructions(strips.pop(REAL), strips)
-        figures["latent_space"] = charts.latent_spaces({name: published_latents(name) for name in encoders})
+        figures["latent_space"] = charts.latent_spaces(
+            {name: published_latents(entries[name].folder) for name in encoders}
+        )
     for title, figure in figures.items():
-        save_figure(figure, COMPARISON / f"{title}.png", dpi)
+        save_figure(figure, here.comparison / f"{title}.png", dpi)
 
 
-def curve_tables(params: Params) -> dict[str, pd.DataFrame]:
-    """Losses per epoch of every network that was trained here, extractors first."""
-    paths = {f"extractor: {name}": PLOT_DATA / REAL / f"{name}.tsv" for name in params.extractors}
-    paths |= {name: PLOT_DATA / name / "curves.tsv" for name in params.models}
-    tables = {name: read_table(path) for name, path in paths.items()}
-    return {name: table for name, table in tables.items() if len(table)}
+def curve_tables(params: Params) -> dict[str, charts.Training]:
+    """Losses per epoch of every network of the pipeline that was trained here, extractors first."""
+    here, found = params.here, {}
+    if here == ROOT:
+        losses = read_json(here.plot_data(REAL) / "losses.json")
+        for name in params.extractors:
+            table = read_table(here.plot_data(REAL) / f"{name}.tsv")
+            found[f"extractor: {name}"] = charts.Training(table, losses.get(name, {}))
+    for name in params.models:
+        folder = here.plot_data(name)
+        found[name] = charts.Training(read_table(folder / "curves.tsv"), read_json(folder / "losses.json"))
+    return {name: training for name, training in found.items() if len(training.table)}
 
 
-def long_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def long_table(tables: dict[str, charts.Training]) -> pd.DataFrame:
     """Curves with one value per row: columns model, quantity, split, epoch, value."""
     parts = []
-    for name, table in tables.items():
-        part = table.melt("epoch")
+    for name, training in tables.items():
+        part = training.table.melt("epoch")
         part[["split", "quantity"]] = part["variable"].str.split("_", n=1, expand=True)
         parts.append(part.assign(model=name)[["model", "quantity", "split", "epoch", "value"]])
     return pd.concat(parts, ignore_index=True)
 
 
-def score_charts(params: Params, rows: dict[str, dict[str, float]]) -> list[charts.Bars]:
-    """One chart for each of some scores that a model has."""
+def distance_charts(params: Params, entries: dict[str, Entry]) -> list[charts.Dots]:
+    """The Fréchet distance in the features of each extractor."""
     first, *others = params.extractors
-    titles = {"frechet_distance": (f"Fréchet distance, {first}\n(lower is better)", True)}
-    titles |= {f"frechet_{name}": (f"Fréchet distance, {name}\n(lower is better)", True) for name in others}
-    titles |= {
-        "label_accuracy": ("Label accuracy of samples\n(higher is better)", False),
-        "mse_x1000": ("Reconstruction MSE per pixel\n(× 1000, lower is better)", False),
-        "ssim": ("Reconstruction SSIM\n(higher is better)", False),
+    keys = {"frechet_distance": first} | {f"frechet_{name}": name for name in others}
+    titles = {key: (f"Fréchet distance, {name}", True, True) for key, name in keys.items()}
+    return _charts(titles, entries)
+
+
+def score_charts(entries: dict[str, Entry]) -> list[charts.Dots]:
+    """Other scores, those that some model has."""
+    titles = {
+        "precision": ("precision (higher is better)", False, False),
+        "recall": ("recall (higher is better)", False, False),
+        "label_accuracy": ("label accuracy of samples (higher is better)", False, False),
+        "cas": ("classification accuracy score (higher is better)", False, False),
+        "mse_x1000": ("reconstruction MSE × 1000 (lower is better)", False, True),
+        "ssim": ("reconstruction SSIM (higher is better)", False, False),
     }
+    return _charts(titles, entries)
+
+
+def _charts(titles: dict[str, tuple[str, bool, bool]], entries: dict[str, Entry]) -> list[charts.Dots]:
     result = []
-    for key, (title, log_scale) in titles.items():
-        values = {name: row[key] for name, row in rows.items() if key in row and name != REAL}
+    for key, (title, log_scale, lower_is_better) in titles.items():
+        values = {name: (entry.scores[key], entry.error(key)) for name, entry in entries.items() if key in entry.scores}
+        real = values.pop(REAL, None)
         if values:
-            result.append(charts.Bars(title, values, rows[REAL].get(key), log_scale))
+            result.append(charts.Dots(title, values, real, log_scale, lower_is_better))
     return result

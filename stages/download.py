@@ -9,30 +9,30 @@ from typing import Annotated
 
 from pydantic import Field
 
-from generative.config import Config, PositiveFloat
+from generative.config import Config
 from generative.data.sources import NoSourceError, fetch_all
 from generative.errors import PipelineError
-from stages.common.params import PARAMS, read_params
-from stages.common.paths import RAW
+from stages.common.params import read_params
+from stages.common.paths import RAW, ROOT, Pipeline
 
 SOURCE_VARIABLE = "FASHION_MNIST_SOURCE"
 _WAY_OUT = f"""
 Check the network and run again; or put the four files (gzipped or not) into a folder and run
   {SOURCE_VARIABLE}=/path/to/folder make repro
-or add a mirror to download.sources in {PARAMS}."""
+or add a mirror to download.sources in {ROOT.params}."""
 
 
 class DownloadConfig(Config):
     """Where the data come from (params: `download`)."""
 
     sources: list[str]
-    timeout: PositiveFloat
+    timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
     retries: Annotated[int, Field(ge=0, le=100)]
 
 
-def main() -> None:
+def main(here: Pipeline) -> None:
     """Fetch the files."""
-    config = read_params().block("download", DownloadConfig)
+    config = read_params(here).block("download", DownloadConfig)
     first = os.environ.get(SOURCE_VARIABLE)
     sources = [first, *config.sources] if first else config.sources
     try:

@@ -5,7 +5,7 @@ data/features/real.safetensors holds, for each extractor E,
 - `E.train_features` float32 (10000, d): on as many training images, which take the place of samples in the row `real`;
 - `E.radii_small`, `E.radii_large` float64 (10000,): the balls around the test features (generative/scores/manifold.py);
 and `test_neighbours` float32 (10000,): pixel distance from each test image to the nearest training image. The
-metadata hold the SHA-256 of each extractor's weights.
+metadata hold the SHA-256 of each extractor's weights, and what its training minimised.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ from torch import Tensor
 from generative.compute.runtime import start
 from generative.data.splits import load_split
 from generative.extractor import embed
-from generative.io.tensors import save_tensors
+from generative.io.tensors import load_metadata, save_tensors
 from generative.scores.manifold import neighbour_radii
 from generative.scores.memorisation import nearest_neighbours
 from stages.common.extractors import load_extractor
 from stages.common.leftovers import tidy
 from stages.common.params import read_params
-from stages.common.paths import REAL_FEATURES, TEST, TRAIN, extractor
+from stages.common.paths import REAL_FEATURES, TEST, TRAIN, Pipeline, extractor
 
 
-def main() -> None:
+def main(here: Pipeline) -> None:
     """Embed the real images with every extractor."""
-    params = read_params()
+    params = read_params(here)
     tidy(params)
     device = start(params.compute)
     train, test = load_split(TRAIN), load_split(TEST)
@@ -43,4 +43,5 @@ def main() -> None:
             f"{name}.radii_large": radii.large,
         }
     hashes = {name: hashlib.sha256(extractor(name).read_bytes()).hexdigest() for name in params.extractors}
-    save_tensors(REAL_FEATURES, tensors, {"extractors": hashes})
+    losses = {name: load_metadata(extractor(name)).get("losses", {}) for name in params.extractors}
+    save_tensors(REAL_FEATURES, tensors, {"extractors": hashes, "losses": losses})

@@ -1,30 +1,55 @@
-"""Stage `evaluate@MODEL`: scores what a model generated against the 10,000 test images.
+"""Stage `evaluate@MODEL`: scores what a model made against the 10,000 test images.
 
-data/scores/MODEL.json holds, each explained with its unit in docs/scores.md,
+Which scores a model has says the table SCORERS, by what it made. data/scores/MODEL.json holds, each explained with its
+unit in docs/scores.md,
 - `scores`: name to value, with the distances in the features of the first extractor;
 - `errors`: the standard errors of the same names;
 - `features`: for every extractor the same distances in its features, `scores` and `errors`;
-- `per_class`: scores by class.
+- `per_class`: scores by class;
+- `sweeps`, `epochs`: rows of scores over a setting of sampling, and over the training, of 2,000 samples each.
 """
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from generative.compute.runtime import start
+from generative.data.fashion_mnist import CLASS_NAMES, NUM_CLASSES, NUM_PIXELS
 from generative.data.splits import Split, load_split
 from generative.extractor import FeatureExtractor, embed
+from generative.io.tensors import load_tensors
 from generative.scores.classification import classification_accuracy
+from generative.scores.frechet import frechet_distance, statistics
+from generative.scores.kernel import kernel_distance
 from generative.scores.likelihood import active_units, importance_weighted_bound, tightened_bound
+from generative.scores.manifold import overlap
 from generative.scores.memorisation import memorisation, nearest_neighbours
 from generative.scores.pca import pca_error
 from generative.scores.reconstruction import reconstruction_scores
 from generative.scores.score import Score, mean_score
 from stages.common.extractors import load_extractor
-from stages.common.generated import Bounds, load_generated
+from stages.common.generated import (
+    Encodings,
+    Generated,
+    LikelihoodOf,
+    Posterior,
+    Prompted,
+    Samples,
+    Translations,
+    load_generated,
+)
 from stages.common.params import read_params
-from stages.common.paths import TEST, TRAIN
+from stages.common.paths import TEST, TRAIN, Pipeline
 from stages.common.scoring import (
     EvaluateConfig,
     PerClass,
+    RealImages,
+    Result,
+    Row,
     Scores,
     class_means,
     feature_scores,
@@ -33,44 +58,109 @@ from stages.common.scoring import (
     write_scores,
 )
 
+_UNIT = math.log(2) * NUM_PIXELS  # nats of one bit per dimension
+_BITS = 8  # of a grey level
 
-def main(name: str) -> None:
+
+@dataclass(frozen=True)
+class Context:
+    """What everything is scored with."""
+
+    config: EvaluateConfig
+    train: Split
+    test: Split
+    real: RealImages
+    extractors: dict[str, FeatureExtractor]  # the first knows the classes
+    device: torch.device
+
+    def classes_seen(self, images: Tensor) -> Tensor:
+        """The class (N,) that the first extractor sees in each of `images`."""
+        return embed(next(iter(self.extractors.values())), images).logits.argmax(1)
+
+
+def main(here: Pipeline, name: str) -> None:
     """Score the model `name`."""
-    params = read_params()
-    config = params.block("evaluate", EvaluateConfig)
+    params = read_params(here)
     device = start(params.compute)
     train, test = load_split(TRAIN), load_split(TEST)
-    made = load_generated(name, len(test))
+    made = load_generated(here.generated(name), len(test))
     real = load_real(params.extractors, test)
     extractors = {key: load_extractor(params, key, device) for key in real.by_extractor}
-    classifier = next(iter(extractors.values()))
+    context = Context(params.block("evaluate", EvaluateConfig), train, test, real, extractors, device)
+    result = Result()
+    for part, score in SCORERS.items():
+        if (found := getattr(made, part)) is not None:
+            score(result, found, made, context)
+    result.epochs = score_epochs(load_tensors(here.kept(name)), context)
+    write_scores(here.scores(name), name, result)
 
-    labels = made.followed_labels
-    embedded = {key: embed(network, made.samples) for key, network in extractors.items()}
-    by_extractor = {
+
+def score_samples(result: Result, samples: Samples, _: Generated, context: Context) -> None:
+    """Distances to the test images, diversity, memorisation, and where labels were followed, how well."""
+    config, train, test, labels = context.config, context.train, context.test, samples.followed_labels
+    embedded = {key: embed(network, samples.images) for key, network in context.extractors.items()}
+    result.features = {
         key: feature_scores(embedded[key].features, labels, features, config)
-        for key, features in real.by_extractor.items()
+        for key, features in context.real.by_extractor.items()
     }
-    per_class = dict(next(iter(by_extractor.values())).per_class)
-    result = leading_scores(by_extractor)
-    found = nearest_neighbours(made.samples, train.images).distances
-    result |= memorisation(found, real.test_neighbours)._asdict()
-    if labels is not None:
-        right = next(iter(embedded.values())).logits.argmax(1) == labels
-        samples = Split(made.samples, labels).to(device)
-        result["label_accuracy"] = mean_score(right)
-        result["cas"] = classification_accuracy(samples, test.to(device), seed=config.seed)
-        per_class["label_accuracy"] = class_means(right, labels)
-    if made.encodings is not None:
-        overall, by_class = reconstruction_summary(test, made.encodings.reconstructions)
-        components = min(made.encodings.latents.shape[1], test.images[0].numel())
-        floor = pca_error(train.images, test.images, components)
-        result |= overall | {"pca_mse_x1000": mean_score(1000 * floor)}
-        result |= path_summary(classifier, made.encodings.paths, test.labels[made.encodings.path_ends])
-        per_class |= by_class
-    if made.bounds is not None:
-        result |= likelihood_summary(made.bounds)
-    write_scores(name, result, by_extractor, per_class)
+    result.per_class |= next(iter(result.features.values())).per_class
+    result.scores |= leading_scores(result.features)
+    found = nearest_neighbours(samples.images, train.images).distances
+    result.scores |= memorisation(found, context.real.test_neighbours)._asdict()
+    result.scores["nfe"] = Score(float(samples.nfe), 0.0)
+    result.scores["multiply_adds_x1e6"] = Score(samples.multiply_adds / 1e6, 0.0)
+    seen = next(iter(embedded.values())).logits.argmax(1)
+    if labels is None:
+        result.per_class["share"] = class_shares(seen)
+    else:
+        right = seen == labels
+        result.scores["label_accuracy"] = mean_score(right)
+        result.per_class["label_accuracy"] = class_means(right, labels)
+        if len(labels.unique()) == NUM_CLASSES:
+            made = Split(samples.images, labels).to(context.device)
+            result.scores["cas"] = classification_accuracy(made, test.to(context.device), seed=config.seed)
+    for key, by_value in samples.sweeps.items():
+        for value, images in by_value.items():
+            row = few_scores(images, None if labels is None else labels[: len(images)], context)
+            result.sweeps.append({"setting": key, "value": value} | row)
+
+
+def class_shares(seen: Tensor) -> dict[str, float]:
+    """Which share of samples the classifier gives each class."""
+    shares = torch.bincount(seen, minlength=NUM_CLASSES).double() / len(seen)
+    return dict(zip(CLASS_NAMES, shares.tolist(), strict=True))
+
+
+def few_scores(images: Tensor, labels: Tensor | None, context: Context) -> Row:
+    """Scores that 2,000 samples allow: distances in every extractor's features, overlap, and label accuracy."""
+    row: Row = {}
+    for key, network in context.extractors.items():
+        embedded, real = embed(network, images), context.real.by_extractor[key]
+        size = min(context.config.kernel_subset_size, len(images) // 5)
+        kernel = kernel_distance(embedded.features, real.test.features, subset_size=size, seed=context.config.seed)
+        row[f"{key}.kernel_x1000"], row[f"{key}.kernel_x1000_error"] = 1000 * kernel.value, 1000 * kernel.error
+        row[f"{key}.frechet_distance"] = frechet_distance(statistics(embedded.features), statistics(real.test.features))
+        shared = overlap(embedded.features, real.test.features, real.test_radii)._asdict()
+        row |= {f"{key}.{score}": shared[score].value for score in ("precision", "recall")}
+        if labels is not None and network.classifies and "label_accuracy" not in row:
+            row["label_accuracy"] = float((embedded.logits.argmax(1) == labels).double().mean())
+    return row
+
+
+def score_epochs(kept: dict[str, Tensor], context: Context) -> list[Row]:
+    """Scores of the samples that were kept during the training, by epoch."""
+    return [{"epoch": int(epoch)} | few_scores(kept[epoch], None, context) for epoch in sorted(kept, key=int)]
+
+
+def score_encodings(result: Result, encodings: Encodings, _: Generated, context: Context) -> None:
+    """Reconstructions of the test split, a linear method's beside them, and interpolations."""
+    test, latents = context.test, encodings.latents
+    overall, by_class = reconstruction_summary(test, encodings.reconstructions)
+    floor = pca_error(context.train.images, test.images, min(latents.shape[1], test.images[0].numel()))
+    result.scores |= overall | {"pca_mse_x1000": mean_score(1000 * floor)}
+    seen = context.classes_seen(encodings.paths.flatten(0, 1)).view(encodings.paths.shape[:2])
+    result.scores |= path_summary(seen, test.labels[encodings.path_ends])
+    result.per_class |= by_class
 
 
 def reconstruction_summary(test: Split, reconstructions: Tensor) -> tuple[Scores, PerClass]:
@@ -81,21 +171,69 @@ def reconstruction_summary(test: Split, reconstructions: Tensor) -> tuple[Scores
     return summary, {key: class_means(value, test.labels) for key, value in values.items()}
 
 
-def likelihood_summary(bounds: Bounds) -> Scores:
-    """The evidence lower bound, its terms, the importance-weighted bound (nats per image), and active units."""
-    recon, kl, weights = bounds.loss_recon.double(), bounds.loss_kl.double(), bounds.log_weights.double()
-    return {
-        "elbo": mean_score(-(recon + kl)),
-        "iw_bound": tightened_bound(-(recon + kl), weights.mean(1), importance_weighted_bound(weights)),
-        "loss_recon": mean_score(recon),
-        "loss_kl": mean_score(kl),
-        "active_units": Score(float(active_units(bounds.posterior_means)), 0.0),
-    }
-
-
-def path_summary(classifier: FeatureExtractor, paths: Tensor, ends: Tensor) -> Scores:
-    """How often the classifier gives points of an interpolation (P, S, ...) a class of its `ends` (P, 2)."""
-    seen = embed(classifier, paths.flatten(0, 1)).logits.argmax(1).view(paths.shape[:2])
+def path_summary(seen: Tensor, ends: Tensor) -> Scores:
+    """How often the classes `seen` (P, S) at points of interpolations are one of their `ends` (P, 2)."""
     kept = (seen.unsqueeze(2) == ends.unsqueeze(1)).any(2).double().mean(1)
     within = ends[:, 0] == ends[:, 1]
     return {"path_within_kept": mean_score(kept[within]), "path_between_kept": mean_score(kept[~within])}
+
+
+def score_likelihood(result: Result, likelihood: LikelihoodOf, made: Generated, _: Context) -> None:
+    """The log-likelihood (nats per image) by its kind, and its parts; bits per dimension where it is exact."""
+    mean = mean_score(likelihood.nats.double())
+    score = Score(mean.value, math.hypot(mean.error, likelihood.shared_error))
+    name = "elbo" if made.posterior is not None else f"log_p_{likelihood.kind}"
+    result.scores[name if likelihood.of == "intensities" else f"{name}_binary"] = score
+    if likelihood.kind == "exact" and likelihood.of == "intensities":
+        result.scores["bits_per_dim"] = Score(_BITS - score.value / _UNIT, score.error / _UNIT)
+    result.scores |= {key: mean_score(part.double()) for key, part in likelihood.parts.items()}
+
+
+def score_posterior(result: Result, posterior: Posterior, made: Generated, _: Context) -> None:
+    """The importance-weighted bound (nats per image), and active units."""
+    assert made.likelihood is not None
+    weights = posterior.log_weights.double()
+    bound = tightened_bound(made.likelihood.nats.double(), weights.mean(1), importance_weighted_bound(weights))
+    result.scores["iw_bound"] = bound
+    result.scores["active_units"] = Score(float(active_units(posterior.means)), 0.0)
+
+
+def score_translations(result: Result, translations: Translations, _: Generated, context: Context) -> None:
+    """Translations beside the truth and beside the untranslated image, cycles, and distances to the target domain."""
+    domains = (context.test.images, translations.rendered)
+    for source, way in enumerate(("there", "back")):
+        given, truth, answer = domains[source], domains[1 - source], translations.there[source]
+        compared = {way: (truth, answer), f"{way}_untranslated": (truth, given)}
+        compared[f"{way}_cycle"] = (given, translations.back[source])
+        for key, (wanted, found) in compared.items():
+            values = reconstruction_scores(wanted, found)
+            result.scores[f"{key}_mse_x1000"] = mean_score(1000 * values.mse)
+            result.scores[f"{key}_ssim"] = mean_score(values.ssim)
+        network = next(iter(context.extractors.values()))
+        features, target = embed(network, answer).features, embed(network, truth).features
+        distance = frechet_distance(statistics(features), statistics(target))
+        result.scores[f"{way}_frechet_distance"] = Score(distance, 0.0)
+    right = context.classes_seen(translations.there[1]) == context.test.labels
+    result.scores["back_accuracy"] = mean_score(right)
+
+
+def score_prompted(result: Result, prompted: Prompted, _: Generated, context: Context) -> None:
+    """How often class and attributes are those of the prompt, by group of prompts, and for real images."""
+    right = context.classes_seen(prompted.images) == prompted.labels
+    for group in dict.fromkeys(prompted.groups):
+        chosen = torch.tensor([other == group for other in prompted.groups])
+        result.scores[f"prompt_class_{group}"] = mean_score(right[chosen])
+        result.scores[f"prompt_attributes_{group}"] = mean_score(prompted.matches[chosen])
+        result.scores[f"prompt_match_{group}"] = mean_score((right & prompted.matches)[chosen])
+    real = next(iter(context.real.by_extractor.values())).test.logits.argmax(1) == context.test.labels
+    result.scores["prompt_match_real"] = mean_score(real & prompted.caption_matches)
+
+
+SCORERS: dict[str, Callable[[Result, Any, Generated, Context], None]] = {  # by the part of what was generated
+    "samples": score_samples,
+    "encodings": score_encodings,
+    "likelihood": score_likelihood,
+    "posterior": score_posterior,
+    "translations": score_translations,
+    "prompted": score_prompted,
+}

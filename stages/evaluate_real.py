@@ -9,10 +9,11 @@ from generative.data.splits import Split, load_split
 from generative.scores.classification import classification_accuracy
 from generative.scores.memorisation import memorisation
 from generative.scores.score import Score, mean_score
-from stages.common.params import REAL, read_params
-from stages.common.paths import TEST, TRAIN
+from stages.common.params import read_params
+from stages.common.paths import REAL, TEST, TRAIN, Pipeline
 from stages.common.scoring import (
     EvaluateConfig,
+    Result,
     class_means,
     feature_scores,
     leading_scores,
@@ -21,9 +22,9 @@ from stages.common.scoring import (
 )
 
 
-def main() -> None:
+def main(here: Pipeline) -> None:
     """Score real images."""
-    params = read_params()
+    params = read_params(here)
     config = params.block("evaluate", EvaluateConfig)
     device = start(params.compute)
     train, test = load_split(TRAIN), load_split(TEST)
@@ -37,8 +38,8 @@ def main() -> None:
     }
     right = first.test.logits.argmax(1) == test.labels
     itself = memorisation(real.test_neighbours, real.test_neighbours)._asdict()
-    result = leading_scores(by_extractor) | {key: Score(score.value, 0.0) for key, score in itself.items()}
-    result["label_accuracy"] = mean_score(right)
-    result["cas"] = classification_accuracy(part.to(device), test.to(device), seed=config.seed)
+    scores = leading_scores(by_extractor) | {key: Score(score.value, 0.0) for key, score in itself.items()}
+    scores["label_accuracy"] = mean_score(right)
+    scores["cas"] = classification_accuracy(part.to(device), test.to(device), seed=config.seed)
     per_class = next(iter(by_extractor.values())).per_class | {"label_accuracy": class_means(right, test.labels)}
-    write_scores(REAL, result, by_extractor, per_class)
+    write_scores(here.scores(REAL), REAL, Result(scores, by_extractor, per_class))

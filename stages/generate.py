@@ -1,39 +1,55 @@
 """Stage `generate@MODEL`: runs a trained model once and writes all that it makes as tensors.
 
-data/generated/MODEL.safetensors holds
-- `samples` uint8 (N, 1, 28, 28), `labels` int64 (N,): -1 where the model is unconditional;
-where the family encodes also, for the test split in its order,
-- `latents` float32 (10000, d), `reconstructions` uint8 (10000, 1, 28, 28);
-- `grid` uint8 (G * G, 1, 28, 28) and `grid_axis` float32 (G, 2), if d = 2: row-major, first row on top, where
-  the second coordinate is largest;
-- `interpolations` uint8 (P, S, 1, 28, 28) and `interpolation_ends` int64 (P, 2), indices into the test split;
-- `animation` uint8 (F, 1, 28, 28): the first interpolation between two classes, in finer steps;
-- `paths` uint8 (2 K, 3, 1, 28, 28) and `path_ends` int64 (2 K, 2): the points at 1/4, 1/2 and 3/4 of many
+What is made says the table MAKERS, for each capability of the model. data/generated/MODEL.safetensors holds
+- of a model that draws samples: `samples` uint8 (N, 1, 28, 28), `labels` int64 (N,): -1 where the model is
+  unconditional; for each setting S of its sweeps and the place I of a value, `sweep.S.I` uint8 (M, 1, 28, 28), of
+  the first labels;
+- of one that encodes, for the test split in its order: `latents` float32 (10000, d), `reconstructions` uint8
+  (10000, 1, 28, 28); `grid` uint8 (G * G, 1, 28, 28) and `grid_axis` float32 (G, 2), if d = 2: row-major, first row on
+  top, where the second coordinate is largest; `interpolations` uint8 (P, S, 1, 28, 28) and `interpolation_ends` int64
+  (P, 2), indices into the test split; `animation` uint8 (F, 1, 28, 28): the first interpolation between two classes, in
+  finer steps; `paths` uint8 (2 K, 3, 1, 28, 28) and `path_ends` int64 (2 K, 2): the points at 1/4, 1/2 and 3/4 of many
   interpolations, the first K within a class, the others between two;
-and where the family bounds its likelihood, of the test split,
-- `loss_recon`, `loss_kl` float32 (10000,) and `posterior_means` float32 (10000, d);
-- `log_weights` float32 (M, K): importance weights of K posterior samples for each of the first M images.
-The metadata name the pairs of classes that `interpolations` joins.
+- of one with a likelihood: `log_likelihood` float32 (10000,) of the test split, and `likelihood.PART` of its parts;
+  where importance weights tighten it, `posterior_means` float32 (10000, d) and `log_weights` float32 (M, K): weights of
+  K posterior samples for each of the first M images;
+- of one that translates: `rendered`, the test split in the second domain, `translated_0` and `translated_1` from each
+  domain to the other, `cycled_0` and `cycled_1` there and back, each uint8 (10000, 1, 28, 28);
+- of one that follows prompts: `prompted` uint8 (M, 1, 28, 28), `prompt_labels` int64 (M,), `prompt_matches` bool (M,),
+  and `caption_matches` bool (10000,), whether test images have the attributes of their own captions;
+- of one with diagnostics: `diagnostic.NAME...`, as stages/common/diagnostics.py packs them.
+The metadata have the words: what was minimised, pairs of classes, values of sweeps, kind of likelihood, domains,
+prompts, cost of a sample.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from generative.capabilities.diagnosing import HasDiagnostics
+from generative.capabilities.encoding import EncodesImages
+from generative.capabilities.likelihood import HasLikelihood, WeighsPosteriorSamples
+from generative.capabilities.prompting import FollowsPrompts
+from generative.capabilities.sampling import DrawsSamples
+from generative.capabilities.translation import TranslatesDomains
 from generative.compute.batching import in_batches
+from generative.compute.cost import count_multiply_adds
 from generative.compute.runtime import make_rng, start
 from generative.config import Config, PositiveInt, Seed
 from generative.data.fashion_mnist import CLASS_NAMES, NUM_CLASSES, TEST_SIZE, UNLABELLED
-from generative.data.splits import Split, balanced_labels, load_split, to_uint8, to_unit
+from generative.data.splits import Split, load_split, to_uint8, to_unit
 from generative.errors import PipelineError
-from generative.family import GenerativeModel
-from generative.io.tensors import load_tensors, load_weights, save_tensors
+from generative.family import FamilyConfig, GenerativeModel
+from generative.io.tensors import load_metadata, load_tensors, load_weights, save_tensors
+from stages.common.diagnostics import pack
 from stages.common.models import read_model
 from stages.common.params import read_params
-from stages.common.paths import TEST, TRAIN, generated, model
+from stages.common.paths import TEST, TRAIN, Pipeline
 
 
 def _class_name(name: str) -> str:
@@ -45,65 +61,120 @@ def _class_name(name: str) -> str:
 ClassName = Annotated[str, AfterValidator(_class_name)]
 ClassPair = Annotated[tuple[ClassName, ClassName], Field(strict=False)]  # strict: a YAML list is no tuple
 PATH_POINTS = (0.25, 0.5, 0.75)
+FEW_SAMPLES = 2000  # of each value of a sweep, and of prompts
 _WEIGHTS_BATCH = 1000  # latent vectors decoded at a time: few enough to stay in the processor's cache
+_COUNTED = 100  # samples whose operations are counted
+_DIAGNOSED = 1000  # test images that diagnostics may look at
 
 
 class GenerateConfig(Config):
     """How much is generated (params: `generate`)."""
 
     seed: Seed
-    num_samples: Annotated[int, Field(ge=100, multiple_of=NUM_CLASSES)]
+    num_samples: Annotated[int, Field(ge=100, le=100_000, multiple_of=NUM_CLASSES)]
     batch_size: PositiveInt
-    grid_size: Annotated[int, Field(ge=2)]
+    grid_size: Annotated[int, Field(ge=2, le=100)]
     within: list[ClassName]
     between: Annotated[list[ClassPair], Field(min_length=1)]
-    interpolation_steps: Annotated[int, Field(ge=2)]
-    animation_frames: Annotated[int, Field(ge=2)]
-    path_pairs: Annotated[int, Field(ge=2)]  # one has no standard error
+    interpolation_steps: Annotated[int, Field(ge=2, le=100)]
+    animation_frames: Annotated[int, Field(ge=2, le=1000)]
+    path_pairs: Annotated[int, Field(ge=2, le=10_000)]  # one has no standard error
     bound_images: Annotated[int, Field(ge=2, le=TEST_SIZE)]
-    bound_samples: PositiveInt
+    bound_samples: Annotated[int, Field(ge=1, le=100_000)]
 
 
-def main(name: str) -> None:
+@dataclass(frozen=True)
+class Task:
+    """What a model is asked to make."""
+
+    model: FamilyConfig
+    config: GenerateConfig
+    train: Split
+    test: Split
+    device: torch.device
+
+    def map(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """`function` of `inputs` on the device, some at a time; its results on the CPU."""
+        return in_batches(lambda part: function(part.to(self.device)).cpu(), inputs, self.config.batch_size)
+
+    def map_images(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """The same of grey levels uint8, which `function` takes in [0, 1] and gives back."""
+        return self.map(lambda part: to_uint8(function(to_unit(part))), images)
+
+    def rng(self) -> torch.Generator:
+        """A new random state on the device."""
+        return make_rng(self.config.seed, self.device)
+
+
+class Made(dict[str, Tensor]):
+    """Tensors by name, and the words that belong to them."""
+
+    def __init__(self, tensors: dict[str, Tensor], **words: Any) -> None:
+        super().__init__(tensors)
+        self.words = words
+
+
+def main(here: Pipeline, name: str) -> None:
     """Generate with the model `name`."""
-    params = read_params()
+    params = read_params(here)
     config, (model_config, family) = params.block("generate", GenerateConfig), read_model(params, name)
     device = start(params.compute)
     train, test = load_split(TRAIN), load_split(TEST)
     network: GenerativeModel = family.Model(model_config.training)
-    load_weights(network, load_tensors(model(name)), path=model(name))
+    load_weights(network, load_tensors(here.model(name)), path=here.model(name))
     network = network.to(device).eval()
-    network.prepare_sampling(model_config.sampling, train.to(device))
+    task = Task(model_config, config, train.to(device), test, device)
+    network.prepare_sampling(model_config.sampling, task.train)
+    tensors: dict[str, Tensor] = {}
+    words: dict[str, Any] = {"losses": load_metadata(here.model(name)).get("losses", {})}
     with torch.inference_mode():
-        tensors = samples(network, config, device)
-        if network.encodes:
-            tensors |= encodings(network, test, config, device)
-        if network.bounds_likelihood:
-            tensors |= likelihood(network, test, config, device)
+        for capability, make in MAKERS.items():
+            if isinstance(network, capability):
+                made = make(network, task)
+                tensors |= made
+                words |= made.words
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise PipelineError(f"{name}: its {key} are not finite: train it again, with a lower learning_rate.")
-    metadata = {"within": config.within, "between": config.between} if network.encodes else {}
-    save_tensors(generated(name), tensors, metadata)
+    save_tensors(here.generated(name), tensors, words)
 
 
-def samples(network: GenerativeModel, config: GenerateConfig, device: torch.device) -> dict[str, Tensor]:
-    """Samples from the model, class-balanced where it is conditional."""
-    labels = balanced_labels(config.num_samples)
+def make_samples(network: Any, task: Task) -> Made:
+    """Samples, of equally many of the model's classes where it is conditional; few for each value of a sweep."""
+    labels = sample_labels(network, task.config.num_samples)
+    tensors = {"samples": _draw(network, labels, task), "labels": labels}
+    counted = labels[:_COUNTED].to(task.device)
+    cost = count_multiply_adds(lambda: network.sample(counted, task.rng())) / len(counted)
+    words = {"nfe": network.nfe, "multiply_adds": cost, "sweeps": task.model.sweeps}
+    for key, values in task.model.sweeps.items():
+        for place, value in enumerate(values):
+            network.prepare_sampling(task.model.sampling_with(key, value), task.train)
+            tensors[f"sweep.{key}.{place}"] = _draw(network, labels[:FEW_SAMPLES], task)
+    if task.model.sweeps:
+        network.prepare_sampling(task.model.sampling, task.train)
+    return Made(tensors, **words)
+
+
+def sample_labels(network: DrawsSamples, count: int) -> Tensor:
+    """Labels (count,) to draw samples of: one class after the other, and again; -1 of an unconditional model."""
     if not network.conditional:
-        labels = torch.full_like(labels, UNLABELLED)
-    rng = make_rng(config.seed, device)
-    images = in_batches(lambda y: to_uint8(network.sample(y.to(device), rng)).cpu(), labels, config.batch_size)
-    return {"samples": images, "labels": labels}
+        return torch.full((count,), UNLABELLED)
+    return torch.tensor(network.classes)[torch.arange(count - count % len(network.classes)) % len(network.classes)]
 
 
-def encodings(network: GenerativeModel, test: Split, config: GenerateConfig, device: torch.device) -> dict[str, Tensor]:
+def _draw(network: DrawsSamples, labels: Tensor, task: Task) -> Tensor:
+    rng = task.rng()
+    return task.map(lambda y: to_uint8(network.sample(y, rng)), labels)
+
+
+def make_encodings(network: Any, task: Task) -> Made:
     """Latents and reconstructions of the test split, the decoded grid, and interpolations."""
+    config, test = task.config, task.test
 
     def decode(z: Tensor) -> Tensor:
-        return in_batches(lambda part: to_uint8(network.decode(part.to(device))).cpu(), z, config.batch_size)
+        return task.map(lambda part: to_uint8(network.decode(part)), z)
 
-    z = in_batches(lambda images: network.encode(to_unit(images.to(device))).cpu(), test.images, config.batch_size)
+    z = task.map(lambda images: network.encode(to_unit(images)), test.images)
     rng = make_rng(config.seed)
     pairs = [(c, c) for c in config.within] + list(config.between)
     ends = torch.stack(
@@ -127,26 +198,80 @@ def encodings(network: GenerativeModel, test: Split, config: GenerateConfig, dev
         axis = network.grid_axis(config.grid_size).cpu()
         second, first = torch.meshgrid(axis[:, 1].flip(0), axis[:, 0], indexing="ij")
         tensors |= {"grid": decode(torch.stack([first, second], dim=-1).view(-1, 2)), "grid_axis": axis}
-    return tensors
+    return Made(tensors, within=config.within, between=config.between)
 
 
-def likelihood(
-    network: GenerativeModel, test: Split, config: GenerateConfig, device: torch.device
-) -> dict[str, Tensor]:
-    """Terms of the evidence lower bound of every test image, and importance weights for some."""
-    rng = make_rng(config.seed, device)
-    bounds = [network.likelihood_bound(to_unit(x.to(device)), rng) for x in test.images.split(config.batch_size)]
+def make_likelihood(network: Any, task: Task) -> Made:
+    """The log-likelihood of every test image, with its parts."""
+    rng = task.rng()
+    found = [
+        network.log_likelihood(to_unit(x.to(task.device)), rng) for x in task.test.images.split(task.config.batch_size)
+    ]
+    tensors = {"log_likelihood": torch.cat([part.nats.cpu() for part in found])}
+    tensors |= {f"likelihood.{key}": torch.cat([part.parts[key].cpu() for part in found]) for key in found[0].parts}
+    words = {"kind": network.likelihood_kind, "of": network.likelihood_of, "shared_error": found[0].shared_error}
+    return Made(tensors, likelihood=words)
+
+
+def make_weights(network: Any, task: Task) -> Made:
+    """Means of the posterior of every test image, and importance weights for some images."""
+    rng, count = task.rng(), task.config.bound_samples
     weights = in_batches(
-        lambda images: network.log_weights(to_unit(images.to(device)), config.bound_samples, rng).cpu(),
-        test.images[: config.bound_images],
-        max(1, _WEIGHTS_BATCH // config.bound_samples),
+        lambda images: network.log_weights(to_unit(images.to(task.device)), count, rng).cpu(),
+        task.test.images[: task.config.bound_images],
+        max(1, _WEIGHTS_BATCH // count),
     )
-    return {
-        "loss_recon": torch.cat([bound.loss_recon for bound in bounds]),
-        "loss_kl": torch.cat([bound.loss_kl for bound in bounds]),
-        "posterior_means": torch.cat([bound.posterior_means for bound in bounds]),
-        "log_weights": weights,
-    }
+    means = task.map(lambda images: network.posterior_means(to_unit(images)), task.test.images)
+    return Made({"posterior_means": means, "log_weights": weights})
+
+
+def make_translations(network: Any, task: Task) -> Made:
+    """The test split in both domains, each translated to the other and back."""
+    sources = (task.test.images, task.map_images(network.render, task.test.images))
+    tensors = {"rendered": sources[1]}
+    for source, images in enumerate(sources):
+        there = task.map_images(partial(network.translate, source=source), images)
+        back = task.map_images(partial(network.translate, source=1 - source), there)
+        tensors |= {f"translated_{source}": there, f"cycled_{source}": back}
+    return Made(tensors, domains=list(network.domains))
+
+
+def make_prompted(network: Any, task: Task) -> Made:
+    """Images of prompts of each group, and whether they have the attributes that were asked for."""
+    rng = task.rng()
+    prompts = network.test_prompts(min(FEW_SAMPLES, task.config.num_samples), rng)
+    texts = [prompt.text for prompt in prompts]
+    size = task.config.batch_size
+    parts = [to_uint8(network.draw(texts[at : at + size], rng)).cpu() for at in range(0, len(texts), size)]
+    images = torch.cat(parts)
+    return Made(
+        {
+            "prompted": images,
+            "prompt_labels": torch.tensor([prompt.label for prompt in prompts]),
+            "prompt_matches": network.attributes_match(images, texts),
+            "caption_matches": network.attributes_match(task.test.images, network.captions(task.test)),
+        },
+        prompts=texts,
+        prompt_groups=[prompt.group for prompt in prompts],
+    )
+
+
+def make_diagnostics(network: Any, task: Task) -> Made:
+    """What the family itself wants to be seen."""
+    examples = Split(task.test.images[:_DIAGNOSED], task.test.labels[:_DIAGNOSED]).to(task.device)
+    tensors, words = pack(network.diagnose(examples, task.rng()))
+    return Made(tensors, diagnostics=words)
+
+
+MAKERS: dict[Any, Callable[[Any, Task], Made]] = {  # by capability
+    DrawsSamples: make_samples,
+    EncodesImages: make_encodings,
+    HasLikelihood: make_likelihood,
+    WeighsPosteriorSamples: make_weights,
+    TranslatesDomains: make_translations,
+    FollowsPrompts: make_prompted,
+    HasDiagnostics: make_diagnostics,
+}
 
 
 def _decode_lines(decode: Callable[[Tensor], Tensor], z: Tensor, ends: Tensor, steps: Tensor) -> Tensor:

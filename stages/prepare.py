@@ -13,7 +13,7 @@ from generative.data.fashion_mnist import NUM_CLASSES
 from generative.data.splits import Split, save_split, stratified_split
 from generative.errors import PipelineError
 from stages.common.params import read_params
-from stages.common.paths import RAW, TEST, TRAIN, VALIDATION
+from stages.common.paths import RAW, TEST, TRAIN, VALIDATION, Pipeline
 
 FEWEST_SCORED = 100  # images that can be scored, and take the place of samples as real ones: ten of each class
 SplitSize = Annotated[int, Field(ge=NUM_CLASSES, multiple_of=NUM_CLASSES)]
@@ -27,9 +27,9 @@ class PrepareConfig(Config):
     validation_size: SplitSize
 
 
-def main() -> None:
+def main(here: Pipeline) -> None:
     """Write the three splits; every class is equally frequent in each."""
-    config = read_params().block("prepare", PrepareConfig)
+    config = read_params(here).block("prepare", PrepareConfig)
     images, labels = read_idx(RAW, "train")
     sizes = (config.train_size, config.validation_size)
     parts = stratified_split(labels, sizes, make_rng(config.seed))

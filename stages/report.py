@@ -1,27 +1,31 @@
-"""Stage `report`: one A4 page from the committed metrics and figures, in words made from the numbers.
+"""Stage `report`: one A4 page for the questions of the exercise and the models that the params name, and an appendix.
 
-The layout is stages/report.typ; everything that depends on a result is put together here.
+Words and numbers are put together here from what git keeps; the layout is stages/report.typ.
 """
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import typst
+from PIL import Image
 
 from generative.errors import PipelineError
-from generative.io.files import read_json, write_bytes
+from generative.io.files import write_bytes
 from stages.common.leftovers import tidy
 from stages.common.models import read_model
-from stages.common.params import REAL, Params, read_params
-from stages.common.published_paths import COMPARISON, ERROR_METRICS, FIGURES, REPORT, SCORE_METRICS
+from stages.common.params import Params, read_params
+from stages.common.paths import REAL, ROOT, Pipeline
+from stages.common.published import Entry, ReportConfig, read_entries
 
 TEMPLATE = Path("stages/report.typ")
 
-TEXT_SIZES = (8.4, 7.8, 7.2, 6.6, 6.0, 5.4, 4.8)  # points; many models need small print
+TEXT_SIZES = (8.8, 8.4, 8.0, 7.6, 7.2, 7.0)  # points
+LAYOUTS = ("all", "descriptions behind", "table behind", "as long as it takes")  # what stands on the first page
 
-Row = dict[str, float]
+Entries = dict[str, Entry]
 
 
 class Column(NamedTuple):
@@ -48,6 +52,8 @@ _SCORES = (
     Column("pca_mse_x1000", "MSE × 1000 of PCA", 2),
     Column("ssim", "SSIM ↑", 3),
     Column("iw_bound", "log p(x) bound, nats ↑", 1),
+    Column("log_p_exact", "log p(x), nats ↑", 1),
+    Column("log_p_estimate_binary", "log p(binary x), nats ↑", 1),
 )
 _PAPER_NAMES = {"inception": "FID ↓"}  # of the distance in the features of a kind of extractor
 
@@ -59,63 +65,75 @@ class Cell(NamedTuple):
     bold: bool
 
 
-def main() -> None:
+def main(here: Pipeline) -> None:
     """Typeset the report."""
-    params = read_params()
+    params = read_params(here)
     tidy(params)
-    rows, errors = read_results(params)
-    shown, words = columns(params, rows), conditional(rows)
+    config, entries = params.block("report", ReportConfig), read_entries(params)
+    configs = {name: read_model(params, name)[0] for name in params.models}
+    first = {name: entries[name] for name in (REAL, *config.models)}
+    further = [name for name in params.models if name not in config.models]
+    shown, all_shown = columns(params, first), columns(params, entries)
+    words = conditional(first)
     context = {
-        "models": [[name, read_model(params, name)[0].describe()] for name in params.models],
-        "extractors": ", ".join(params.extractors),
+        "title": "Generative models on Fashion-MNIST" if here == ROOT else "Further generative models on Fashion-MNIST",
+        "authors": config.authors,
+        "link": config.link,
+        "params": str(here.params),
+        "models": [[name, configs[name].describe()] for name in config.models],
+        "extractors": listed(params.extractors),
         "headings": [column.heading for column in shown],
-        "table": [
-            [cell._asdict() for cell in (Cell(name, False), *cells)]
-            for name, cells in table(rows, errors, shown).items()
+        "table": _plain(table(first, shown)),
+        "questions": [
+            [question, text]
+            for question, text in (
+                ("How well are the data represented?", representation(first)),
+                ("What lies between two points of the latent space?", between_points(first)),
+                ("What came out of the conditional model?", words),
+                ("What came out of the others?", unconditional(first)),
+            )
+            if text
         ],
-        "representation": representation(rows),
-        "paths": between_points(rows),
-        "conditional": words,
-        "figures": {key: f"/{path}" for key, path in choose_figures(rows).items()},
+        "figures": {key: _picture(path) for key, path in choose_figures(first).items()},
         "samples_caption": "Samples asked for by class." if words else "Test images, and samples.",
+        "sources": numbered_sources([configs[name].sources() for name in params.models]),
+        "further": [[name, configs[name].describe(), _strip(entries[name])] for name in further],
+        "all_headings": [column.heading for column in all_shown],
+        "all_table": _plain(table(entries, all_shown)) if len(entries) > len(first) else [],
+        "leaderboard": _picture(here.comparison / "leaderboard.png"),
     }
-    write_bytes(REPORT, typeset(context))
+    write_bytes(here.report, typeset(context))
 
 
 def typeset(context: dict[str, Any]) -> bytes:
-    """The PDF, in the largest of TEXT_SIZES that fits one page; the same bytes for the same arguments and figures.
+    """The PDF: as much as can be of what belongs there on the first page, in the largest of TEXT_SIZES that fits it.
+
+    The same bytes for the same arguments and figures.
 
     Raises:
-        PipelineError: a figure is missing, or there is too much for one page in any size.
+        PipelineError: a figure is missing, or the template is wrong.
     """
     reason = ""
-    for size in TEXT_SIZES:
-        try:
-            pdf = typst.compile(
-                str(TEMPLATE),
-                root=".",
-                ignore_system_fonts=True,
-                sys_inputs={"context": json.dumps(context | {"text_size": size}, sort_keys=True)},
-                timestamp=0,
-            )
-        except typst.TypstError as error:
-            reason = error.message
-            continue
-        assert isinstance(pdf, bytes)
-        return pdf
-    raise PipelineError(f"the report cannot be typeset: {reason}: are there too many models?")
+    for layout in LAYOUTS:
+        for size in TEXT_SIZES:
+            inputs = context | {"text_size": size, "layout": LAYOUTS.index(layout)}
+            try:
+                pdf = typst.compile(
+                    str(TEMPLATE),
+                    root=".",
+                    ignore_system_fonts=True,
+                    sys_inputs={"context": json.dumps(inputs, sort_keys=True)},
+                    timestamp=0,
+                )
+            except typst.TypstError as error:
+                reason = error.message
+                continue
+            assert isinstance(pdf, bytes)
+            return pdf
+    raise PipelineError(f"the report cannot be typeset: {reason}.")
 
 
-def read_results(params: Params) -> tuple[dict[str, Row], dict[str, Row]]:
-    """Scores and their standard errors, of real images and of every model."""
-    names = [REAL, *params.models]
-    rows, errors = (
-        {name: read_json(folder / f"{name}.json") for name in names} for folder in (SCORE_METRICS, ERROR_METRICS)
-    )
-    return rows, errors
-
-
-def columns(params: Params, rows: dict[str, Row]) -> list[Column]:
+def columns(params: Params, entries: Entries) -> list[Column]:
     """The columns in which some model has a score; one Fréchet distance for each extractor of the params."""
     _, *others = params.extractors
     kinds = {name: str(block.get("kind")) for name, block in params.items("extractors").items()}
@@ -123,66 +141,99 @@ def columns(params: Params, rows: dict[str, Row]) -> list[Column]:
         Column(f"frechet_{name}", _PAPER_NAMES.get(kinds[name], f"the same, {name} ↓"), 2, with_error=True)
         for name in others
     ]
-    return [column for column in (*_DISTANCE, *further, *_SCORES) if any(column.key in row for row in rows.values())]
+    rows = [entry.scores for entry in entries.values()]
+    return [column for column in (*_DISTANCE, *further, *_SCORES) if any(column.key in row for row in rows)]
 
 
-def table(rows: dict[str, Row], errors: dict[str, Row], shown: list[Column]) -> dict[str, list[Cell]]:
+def table(entries: Entries, shown: Sequence[Column]) -> dict[str, list[Cell]]:
     """The cells of each row; a dash where a model has no such score."""
-    best = {column.key: best_model(rows, errors, column) for column in shown}
+    best = {column.key: best_model(entries, column) for column in shown}
     return {
-        name: [Cell(_text(row, errors[name], column), best[column.key] == name) for column in shown]
-        for name, row in rows.items()
+        name: [Cell(_text(entry, column), best[column.key] == name) for column in shown]
+        for name, entry in entries.items()
     }
 
 
-def best_model(rows: dict[str, Row], errors: dict[str, Row], column: Column) -> str | None:
+def best_model(entries: Entries, column: Column) -> str | None:
     """The model that is ahead of every other in a column by more than the standard error of that lead.
 
     Real images do not compete.
     """
-    names = [name for name, row in rows.items() if name != REAL and column.key in row]
+    names = [name for name, entry in entries.items() if name != REAL and column.key in entry.scores]
     if len(names) < 2 or column.heading[-1] not in "↓↑":
         return None
-    first, *others = sorted(names, key=lambda name: rows[name][column.key], reverse=not column.lower_is_better)
+
+    def value(name: str) -> float:
+        return entries[name].scores[column.key]
+
+    first, *others = sorted(names, key=value, reverse=not column.lower_is_better)
 
     def is_ahead_of(other: str) -> bool:
-        lead = abs(rows[first][column.key] - rows[other][column.key])
-        return lead > math.hypot(*(errors[name].get(column.key, 0.0) for name in (first, other)))
+        return abs(value(first) - value(other)) > math.hypot(
+            *(entries[name].error(column.key) for name in (first, other))
+        )
 
     return first if all(map(is_ahead_of, others)) else None
 
 
-def _text(row: Row, error: Row, column: Column) -> str:
-    if column.key not in row:
+def _text(entry: Entry, column: Column) -> str:
+    if column.key not in entry.scores:
         return "–"
-    text = f"{row[column.key]:.{column.decimals}f}"
+    text = f"{entry.scores[column.key]:.{column.decimals}f}"
     if column.with_error:
-        text += f" ± {error.get(column.key, 0):.{column.decimals}f}"
+        text += f"\u00a0±\u00a0{entry.error(column.key):.{column.decimals}f}"
     return text
 
 
-def representation(rows: dict[str, Row]) -> str:
+def _plain(rows: dict[str, list[Cell]]) -> list[list[dict[str, Any]]]:
+    return [[cell._asdict() for cell in (Cell(name, False), *cells)] for name, cells in rows.items()]
+
+
+def listed(words: Sequence[str]) -> str:
+    """`words` in a sentence: a, b and c."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def representation(entries: Entries) -> str:
     """How well the encoders represent the data."""
-    sentences = []
-    encoders = {name: row for name, row in rows.items() if "mse_x1000" in row}
-    for name, row in encoders.items():
+    rows = {name: entry.scores for name, entry in entries.items() if "mse_x1000" in entry.scores}
+    if not rows:
+        return ""
+
+    def each(form: Callable[[dict[str, float]], str], *, of: dict[str, dict[str, float]] = rows) -> str:
+        return listed([form(row) for row in of.values()])
+
+    grey_levels = each(lambda row: f"{(row['mse_x1000'] / 1000) ** 0.5 * 255:.0f}")
+    above_entropy = each(lambda row: f"{row['bce'] - row['bce_floor']:.0f}")
+    ssim, psnr = each(lambda row: f"{row['ssim']:.2f}"), each(lambda row: f"{row['psnr']:.1f}")
+    linear = each(lambda row: _times(row["pca_mse_x1000"], row["mse_x1000"]))
+    sentences = [
+        f"Encoded and decoded again, test images come back with a root-mean-square error of {grey_levels} of 255 grey "
+        f"levels ({_by(rows)}): SSIM {ssim}, PSNR {psnr} dB, "
+        f" and a binary cross-entropy {above_entropy} nats per image above the entropy of the images themselves.",
+        f"A linear code of the same length, PCA, leaves {linear} the squared error.",
+    ]
+    best, worst = (
+        min(rows, key=lambda name: rows[name]["mse_x1000"]),
+        max(rows, key=lambda name: rows[name]["mse_x1000"]),
+    )
+    least, most = rows[best]["mse_x1000"], rows[worst]["mse_x1000"]
+    if least and len(rows) > 1:
+        sentences.append(f"Between the best ({best}) and the worst ({worst}) lies a factor of {most / least:.2g}.")
+    coded = {name: row for name, row in rows.items() if "loss_kl" in row}
+    if coded:
+        carried = each(lambda row: f"{row['loss_kl']:.1f}", of=coded)
         sentences.append(
-            f"The {name} reconstructs test images with a root-mean-square error of "
-            f"{(row['mse_x1000'] / 1000) ** 0.5 * 255:.0f} of 255 grey levels (PSNR {row['psnr']:.1f} dB, "
-            f"SSIM {row['ssim']:.2f}); its binary cross-entropy lies {row['bce'] - row['bce_floor']:.0f} nats per "
-            f"image above the irreducible {row['bce_floor']:.0f}. PCA with as many components leaves "
-            f"{_times(row['pca_mse_x1000'], row['mse_x1000'])} its squared error."
+            f"By its KL term a code carries {carried} nats about its image"
+            f"{'' if len(coded) == len(rows) else f' ({_by(coded)})'}."
         )
-    if len(encoders) > 1:
-        best = min(encoders, key=lambda name: encoders[name]["mse_x1000"])
-        worst = max(encoders, key=lambda name: encoders[name]["mse_x1000"])
-        least, most = (encoders[name]["mse_x1000"] for name in (best, worst))
-        if least:
-            sentences.append(f"The error of the {worst} is {most / least - 1:.0%} above that of the {best}.")
-    for name, row in encoders.items():
-        if "loss_kl" in row:
-            sentences.append(f"The {name}'s code carries {row['loss_kl']:.1f} nats per image about its input.")
     return " ".join(sentences)
+
+
+def _by(rows: dict[str, Any]) -> str:
+    """The names that a list of numbers belongs to."""
+    return ", ".join(rows)
 
 
 def _times(above: float, below: float) -> str:
@@ -192,57 +243,96 @@ def _times(above: float, below: float) -> str:
     return f"{above / below:.1f} times"
 
 
-def between_points(rows: dict[str, Row]) -> str:
+def between_points(entries: Entries) -> str:
     """What lies between two points of the latent space."""
-    sentences = []
-    for name, row in rows.items():
-        if "path_within_kept" not in row:
-            continue
-        within, between = row["path_within_kept"], row["path_between_kept"]
-        sentences.append(
-            f"On straight lines between two test images of one class, the {name} decodes an image of that class "
-            f"{within:.0%} of the time; between images of two classes it shows one of the two {between:.0%} of the "
-            f"time, and otherwise crosses the region of a third."
-        )
-    return " ".join(sentences)
+    rows = {name: entry.scores for name, entry in entries.items() if "path_within_kept" in entry.scores}
+    if not rows:
+        return ""
+    within = listed([f"{row['path_within_kept']:.0%}" for row in rows.values()])
+    between = listed([f"{row['path_between_kept']:.0%}" for row in rows.values()])
+    smoothest = max(rows, key=lambda name: rows[name]["path_between_kept"])
+    sentences = (
+        f"Points of a straight line between two images of one class decode to that class {within} of the time "
+        f"({_by(rows)}), as the classifier sees it. Between two classes one of the two is seen {between} of the time; "
+        "the rest of the way leads through the region of a third."
+    )
+    return sentences + (f" Least strays {smoothest}." if len(rows) > 1 else "")
 
 
-def conditional(rows: dict[str, Row]) -> str:
+def conditional(entries: Entries) -> str:
     """What came out of the models that follow a label."""
-    real = rows["real"]
-    sentences = []
-    for name, row in rows.items():
-        if name == "real" or "label_accuracy" not in row:
-            continue
-        others = {key: other["frechet_distance"] for key, other in rows.items() if "label_accuracy" not in other}
-        compared = ""
-        if others:
-            nearest = min(others, key=lambda key: others[key])
-            near, far = sorted((row["frechet_distance"], others[nearest]))
-            relation = "nearer" if row["frechet_distance"] == near else "farther"
-            compared = f", {_times(far, near)} {relation} than those of the {nearest}"
-        sentences.append(
-            f"The classifier sees the label that was asked for in {row['label_accuracy']:.1%} of the {name}'s samples "
-            f"(real test images: {real['label_accuracy']:.1%}). Their Fréchet distance to the test images is "
-            f"{row['frechet_distance']:.2f}{compared}; real images reach {real['frechet_distance']:.2f}."
+    real = entries[REAL].scores
+    rows = {name: entry.scores for name, entry in entries.items() if name != REAL and "label_accuracy" in entry.scores}
+    if not rows:
+        return ""
+    accuracies = listed([f"{row['label_accuracy']:.1%}" for row in rows.values()])
+    distances = listed([f"{row['frechet_distance']:.2f}" for row in rows.values()])
+    text = (
+        f"The class that was asked for is what the classifier sees in {accuracies} of the samples of "
+        f"{listed(list(rows))}; of real test images it recognises {real['label_accuracy']:.1%}. The samples lie at a "
+        f"Fréchet distance of {distances} from the test images, training images at {real['frechet_distance']:.2f}."
+    )
+    learned = {name: row["cas"] for name, row in rows.items() if "cas" in row}
+    if learned and "cas" in real:
+        text += (
+            f" A classifier that has learned from {listed(list(learned))} alone is right on "
+            f"{listed([f'{value:.1%}' for value in learned.values()])} of real images, one that learned from as many "
+            f"real images on {real['cas']:.1%}."
         )
-    return " ".join(sentences)
+    return text
 
 
-def choose_figures(rows: dict[str, Row]) -> dict[str, Path]:
+def unconditional(entries: Entries) -> str:
+    """What came out of the models that draw samples of no class in particular."""
+    rows = {
+        name: entry.scores
+        for name, entry in entries.items()
+        if name != REAL and "frechet_distance" in entry.scores and "label_accuracy" not in entry.scores
+    }
+    if not rows:
+        return ""
+    order = sorted(rows, key=lambda name: rows[name]["frechet_distance"])
+    distances = listed([f"{rows[name]['frechet_distance']:.2f} ({name})" for name in order])
+    return f"Samples that no class was asked of lie at a Fréchet distance of {distances}."
+
+
+def choose_figures(entries: Entries) -> dict[str, Path]:
     """The figures of the page: a model with a prior over its latents is shown in detail, else the first encoder."""
-    encoders = [name for name, row in rows.items() if "mse_x1000" in row]
-    planar = [name for name in encoders if (FIGURES / name / "latent_grid.png").exists()]
-    shown = next((name for name in planar if "elbo" in rows[name]), (planar or encoders or [""])[0])
-    followers = [name for name, row in rows.items() if name != "real" and "label_accuracy" in row]
+    home = next(entry.home for name, entry in entries.items() if name != REAL)
+    encoders = [name for name, entry in entries.items() if "mse_x1000" in entry.scores]
+    planar = [name for name in encoders if (home.figures(name) / "latent_grid.png").exists()]
+    shown = next((name for name in planar if "elbo" in entries[name].scores), (planar or encoders or [""])[0])
+    followers = [name for name, entry in entries.items() if name != REAL and "label_accuracy" in entry.scores]
     wanted = {
-        "reconstructions": COMPARISON / "reconstructions.png",
-        "latent_space": COMPARISON / "latent_space.png",
-        "interpolations": FIGURES / shown / "interpolations.png",
-        "latent_grid": FIGURES / shown / "latent_grid.png",
-        "samples_by_class": FIGURES / followers[0] / "samples_by_class.png"
+        "reconstructions": home.comparison / "reconstructions.png",
+        "latent_space": home.comparison / "latent_space.png",
+        "interpolations": home.figures(shown) / "interpolations.png",
+        "latent_grid": home.figures(shown) / "latent_grid.png",
+        "samples": home.figures(followers[0]) / "samples_by_class.png"
         if followers
-        else COMPARISON / "samples.png",
-        "training": COMPARISON / "training.png",
+        else home.comparison / "samples.png",
+        "training": home.comparison / "training_for_report.png",
     }
     return {key: path for key, path in wanted.items() if path.exists()}
+
+
+def _strip(entry: Entry) -> dict[str, Any] | None:
+    """A picture of one model: its samples, else the first of its figures; nothing if it has none."""
+    path = entry.folder / "samples.png"
+    found = [path] if path.exists() else sorted(entry.home.figures(entry.name).glob("*.png"))[:1]
+    return _picture(found[0]) | {"crop": path.exists()} if found else None
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    """A picture for the template: where it is, and its width over its height."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be read ({error}): run `dvc repro`.") from None
+    return {"path": f"/{path}", "aspect": width / height}
+
+
+def numbered_sources(by_model: Sequence[Sequence[str]]) -> list[str]:
+    """Every source once, in the order of the models."""
+    return list(dict.fromkeys(source for sources in by_model for source in sources))

@@ -6,14 +6,14 @@ One whose weights come from elsewhere is fetched instead, and has no curves.
 from generative.io.files import write_text
 from generative.io.tensors import save_tensors
 from stages.common.extractors import read_extractor
-from stages.common.fitting import train_network
+from stages.common.fitting import Outputs, train_network
 from stages.common.params import read_params
-from stages.common.paths import CODE, EXTRACTOR_PREFIX, extractor, extractor_curves
+from stages.common.paths import CODE, EXTRACTOR_PREFIX, Pipeline, extractor, extractor_curves
 
 
-def main(name: str) -> None:
+def main(here: Pipeline, name: str) -> None:
     """Make the extractor `name` and write its weights and curves."""
-    params = read_params()
+    params = read_params(here)
     config, kind = read_extractor(params, name)
     if hasattr(kind, "Objective"):
         train_network(
@@ -22,9 +22,9 @@ def main(name: str) -> None:
             kind.Model,
             kind.Objective,
             compute=params.compute,
-            code=[CODE / "stages" / "train_extractor.txt", CODE / "extractors" / f"{config.kind}.txt"],
-            weights=extractor(name),
-            curves=extractor_curves(name),
+            inputs=[CODE / "stages/train_extractor.txt", CODE / "extractors" / f"{config.kind}.txt"],
+            checkpoints=here.checkpoints,
+            outputs=Outputs(extractor(name), extractor_curves(name)),
         )
     else:
         save_tensors(extractor(name), dict(kind.fetch(config).state_dict()), {})

@@ -58,7 +58,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> 
     with FileLock(shared / "finished.lock"):
         if not done.exists():
             make_scratch(ROOT, folder, train_size=SMALL_TRAIN_SIZE, num_samples=SMALL_SAMPLES)
-            assert repro(folder, "--jobs=1", raw=raw_folder) == 0
+            assert repro(folder, "--jobs=2", raw=raw_folder) == 0
             done.touch()
     return folder
 

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from generative.capabilities.encoding import EncodesImages
+from generative.capabilities.likelihood import WeighsPosteriorSamples
+from generative.capabilities.sampling import DrawsSamples
 from generative.compute.environment import process_environment, restart_with
 from generative.compute.runtime import make_rng, start
 from generative.compute.settings import ComputeConfig
 from generative.data.splits import Split, balanced_labels, to_unit
 from generative.extractor import load_extractor_kind
-from generative.families import cgan
 from generative.networks.mixture import Mixture
 from generative.scores.diversity import mean_distance
 from generative.scores.extrapolation import extrapolated_frechet_distance
@@ -29,10 +31,11 @@ from generative.scores.manifold import neighbour_radii, overlap
 from generative.scores.memorisation import nearest_neighbours
 from generative.scores.pca import pca_error
 from generative.scores.reconstruction import reconstruction_scores
+from generative.training import adversarial
 from generative.training.checkpoints import Checkpoints
 from generative.training.loop import fit
 from stages.common.models import parse_model
-from tests.small import EXERCISE, PARAMS, changed, make_blobs
+from tests.small import MODELS, PARAMS, changed, make_blobs
 
 _BATCH = 16
 
@@ -41,10 +44,12 @@ def main() -> None:
     """Train, sample, score, and print hashes."""
     restart_with(process_environment(os.environ, portable=True))
     start(ComputeConfig.parse(PARAMS["compute"], where="compute"))
-    cgan._STATISTICS_BATCH, cgan._STATISTICS_BATCHES = 50, 2
+    adversarial._STATISTICS_BATCH, adversarial._STATISTICS_BATCHES = 50, 2
     split = shuffled(make_blobs(), 2 * _BATCH)
-    for name, block in (PARAMS["models"] | EXERCISE).items():
-        changes = {"epochs": 1, "batch_size": _BATCH}
+    for name, block in MODELS.items():
+        changes: dict[str, Any] = {"epochs": 1, "batch_size": _BATCH}
+        if "sampled_epochs" in block["training"]:
+            changes |= {"sampled_epochs": []}
         if "sampling" in block:
             changes |= {"mixture_components": 3, "refine_steps": 2}
         config, family = parse_model(changed(block, changes), where=name)
@@ -52,10 +57,11 @@ def main() -> None:
         model.prepare_sampling(config.sampling, split)
         rng = make_rng(0)
         with torch.inference_mode():
-            show(f"{name} samples", model.sample(balanced_labels(20), rng))
-            if model.encodes:
+            if isinstance(model, DrawsSamples):
+                show(f"{name} samples", model.sample(balanced_labels(20), rng))
+            if isinstance(model, EncodesImages):
                 show(f"{name} latents", model.encode(to_unit(split.images[:8])))
-            if model.bounds_likelihood:
+            if isinstance(model, WeighsPosteriorSamples):
                 show(f"{name} log-weights", model.log_weights(to_unit(split.images[:4]), 5, rng))
     for name, block in PARAMS["extractors"].items():
         kind = load_extractor_kind(block["kind"], where=name)

@@ -11,35 +11,24 @@ from lightning_fabric import Fabric
 from generative.compute.runtime import make_rng
 from generative.data.splits import Split, balanced_labels, save_split, steps_per_epoch
 from generative.family import available_families, load_family
+from generative.io.tensors import save_tensors
 from generative.training.checkpoints import Checkpoints
 from generative.training.loop import History, fit
 from stages.common.code_files import code_texts
 from stages.common.params import Params
 from stages.common.paths import CODE, TRAIN, VALIDATION
+from stages.common.paths import ROOT as PIPELINE
 from stages.common.source import write_hashes
 
 ROOT = Path(__file__).parent.parent
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-EXERCISE: dict[str, Any] = yaml.safe_load((ROOT / "exercise.yaml").read_text())
+ZOO_PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "zoo/params.yaml").read_text())
+MODELS: dict[str, Any] = PARAMS["models"] | ZOO_PARAMS["models"]  # of both pipelines
 FAMILIES = available_families()
 SMALL_TRAIN_SIZE, SMALL_SAMPLES = 1000, 200  # of the small run of the whole pipeline
 
-_SMALLER: dict[str, Any] = {
-    "epochs": 3,
-    "batch_size": 40,
-    "hidden": [32],
-    "generator_hidden": [16, 32],
-    "discriminator_hidden": [32],
-    "channels": 8,
-    "latent_dim": 2,
-    "features": 8,
-    "mixture_components": 3,
-    "ema_decay": 0.9,
-    "r1_interval": 4,
-    "refine_steps": 2,
-    "learning_rate": 0.005,
-    "seed": 5,
-}
+_SMALLER_EXTRACTOR = {"epochs": 3, "batch_size": 40, "channels": 8, "features": 8, "learning_rate": 0.005, "seed": 5}
+_SEED = 5
 
 
 def listen_to_interrupts() -> None:
@@ -60,10 +49,20 @@ def make_blobs() -> Split:
 
 
 def shrunk(block: dict[str, Any]) -> dict[str, Any]:
-    """A model's or an extractor's params, for images that are learned in seconds."""
-    smaller = {key: value for key, value in _SMALLER.items() if key in block}
-    inner = {key: shrunk(value) for key, value in block.items() if isinstance(value, dict)}
-    return block | smaller | inner
+    """A model's params, for images that are learned in seconds: with the changes that its family asks for."""
+    small: dict[str, dict[str, Any]] = load_family(block["family"], where="test").SMALL
+    training = block["training"] | small["training"] | {"seed": _SEED}
+    if "sampled_epochs" in training:
+        training["sampled_epochs"] = [1]
+    parts = {"training": training}
+    if "sampling" in block:
+        parts["sampling"] = block["sampling"] | small.get("sampling", {})
+    return block | parts
+
+
+def shrunk_extractor(block: dict[str, Any]) -> dict[str, Any]:
+    """An extractor's params, for images that are learned in seconds."""
+    return block | {key: value for key, value in _SMALLER_EXTRACTOR.items() if key in block}
 
 
 def changed(block: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -81,21 +80,21 @@ def make_folder(folder: Path, *, epochs: int) -> Path:
     blobs = make_blobs()
     for path in (TRAIN, VALIDATION):
         save_split(folder / path, blobs)
-    params = PARAMS | {"models": {name: shrunk(block) for name, block in (PARAMS["models"] | EXERCISE).items()}}
-    params["extractors"] = {name: shrunk(block) for name, block in PARAMS["extractors"].items()}
+    params = PARAMS | {"models": {name: shrunk(block) for name, block in MODELS.items()}}
+    params["extractors"] = {name: shrunk_extractor(block) for name, block in PARAMS["extractors"].items()}
     for block in (*(model["training"] for model in params["models"].values()), *params["extractors"].values()):
         block["epochs"] = epochs
-    write_hashes(folder / CODE, code_texts(ROOT, Params(params)))
+    write_hashes(folder, CODE, code_texts(ROOT, Params(params)))
+    for name in MODELS:
+        save_tensors(folder / PIPELINE.lent(name), {})
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return folder
 
 
 def small_config(family_name: str, **changes: Any) -> Any:
     """The committed settings of the first model of this family, shrunk."""
-    blocks = [block for block in (PARAMS["models"] | EXERCISE).values() if block["family"] == family_name]
-    assert blocks, (
-        f"neither params.yaml nor exercise.yaml has a model of the family {family_name}: its contract cannot be tested"
-    )
+    blocks = [block for block in MODELS.values() if block["family"] == family_name]
+    assert blocks, f"no params.yaml has a model of the family {family_name}: its contract cannot be tested"
     return load_family(family_name, where="test").Config.parse(changed(shrunk(blocks[0]), changes), where="test")
 
 

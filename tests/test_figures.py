@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,21 @@ from generative.errors import PipelineError
 from generative.figures import charts, images
 from generative.figures.latents import Plane
 from generative.figures.strips import load_strip, save_strip
-from generative.figures.style import CLASS_COLOURS, MODEL_COLOURS, save_figure
+from generative.figures.style import CLASS_COLOURS, model_colour, model_marker, panel_grid, save_figure
 from stages.common.params import Params
-from stages.compare import long_table, score_charts
-from stages.report import Column, best_model, between_points, columns, conditional, representation, table
+from stages.common.paths import ROOT as PIPELINE
+from stages.common.published import Entry
+from stages.compare import distance_charts, long_table
+from stages.report import (
+    Column,
+    best_model,
+    between_points,
+    columns,
+    conditional,
+    representation,
+    table,
+    unconditional,
+)
 from tests.small import ROOT
 
 PARAMS = Params({"extractors": {"classifier": {"kind": "classifier"}, "bottleneck": {"kind": "bottleneck"}}})
@@ -51,7 +63,36 @@ def test_tile_leaves_room_between_blocks() -> None:
 def test_colours_are_distinct() -> None:
     assert list(CLASS_COLOURS) == list(CLASS_NAMES)
     assert len(set(CLASS_COLOURS.values())) == 10
-    assert len(set(MODEL_COLOURS)) == len(MODEL_COLOURS)
+    assert len({(model_colour(index), model_marker(index)) for index in range(50)}) == 50
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 20, 23])
+def test_panels_wrap(count: int) -> None:
+    rows, columns = panel_grid(count, widest=4)
+    assert columns <= 4
+    assert (rows - 1) * columns < count <= rows * columns
+    blank = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
+    figure = images.sample_panels({str(index): blank for index in range(count)})
+    assert len(figure.axes) == count
+    assert max(figure.get_size_inches()) < 25
+
+
+def test_twenty_models_stand_in_one_chart_sorted_with_the_floor() -> None:
+    values = {f"model{index}": (float(index % 7) + 1, 0.1) for index in range(20)}
+    chart = charts.Dots("distance", values, (0.02, 0.01), log_scale=True, lower_is_better=True)
+    figure = charts.score_dots([chart], list(values))
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert [values[name][0] for name in names] == sorted(value for value, _ in values.values())
+
+
+def test_ticks_of_the_latent_grid_are_round_and_where_they_belong() -> None:
+    axis = torch.linspace(-1.93, 2.07, 20).unsqueeze(1).expand(-1, 2)
+    figure = images.latent_grid(torch.zeros(400, 1, 28, 28, dtype=torch.uint8), axis, "grid")
+    (panel,) = figure.axes
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["-1", "0", "1", "2"]
+    places, tops = panel.get_xticks(), panel.get_yticks()
+    assert list(places) == sorted(places)
+    assert list(tops) == sorted(tops, reverse=True)  # the second coordinate grows upwards
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5])
@@ -127,13 +168,21 @@ def test_animation_goes_there_and_back(tmp_path: Path, blobs: Split) -> None:
 
 def test_long_table_splits_column_names() -> None:
     table = pd.DataFrame({"epoch": [1, 2], "train_loss_g": [3.0, 4.0], "validation_mse_x1000": [5.0, 6.0]})
-    rows = long_table({"m": table})
+    rows = long_table({"m": charts.Training(table, {})})
     assert rows.to_dict("records") == [
         {"model": "m", "quantity": "loss_g", "split": "train", "epoch": 1, "value": 3.0},
         {"model": "m", "quantity": "loss_g", "split": "train", "epoch": 2, "value": 4.0},
         {"model": "m", "quantity": "mse_x1000", "split": "validation", "epoch": 1, "value": 5.0},
         {"model": "m", "quantity": "mse_x1000", "split": "validation", "epoch": 2, "value": 6.0},
     ]
+
+
+def entry(name: str, scores: dict[str, float], errors: dict[str, float] | None = None) -> Entry:
+    return Entry(name, PIPELINE, scores, errors or {})
+
+
+def entries(**rows: dict[str, float]) -> dict[str, Entry]:
+    return {name: entry(name, row) for name, row in rows.items()}
 
 
 class TestReportWords:
@@ -148,69 +197,76 @@ class TestReportWords:
     }
 
     def test_representation_follows_the_numbers(self) -> None:
-        rows = {"real": {}, "ae": self.encoder, "vae": self.encoder | {"mse_x1000": 30.0, "loss_kl": 4.8}}
-        text = representation(rows)
-        assert "40 of 255 grey levels" in text  # sqrt(0.025) * 255
-        assert "60 nats per image above the irreducible 190" in text
-        assert "The error of the vae is 20% above that of the ae." in text
-        assert "4.8 nats" in text
+        text = representation(entries(real={}, ae=self.encoder, vae=self.encoder | {"mse_x1000": 30.0, "loss_kl": 4.8}))
+        assert "40 and 44 of 255 grey levels (ae, vae)" in text  # sqrt(0.025) * 255
+        assert "60 and 60 nats per image above the entropy" in text
+        assert "leaves 2.0 times and 1.7 times the squared error" in text
+        assert "best (ae) and the worst (vae) lies a factor of 1.2." in text
+        assert "4.8 nats about its image (vae)" in text
 
-    def test_conditional_compares_with_the_nearest_other_model(self) -> None:
-        real = {"frechet_distance": 0.02, "label_accuracy": 0.91}
-        rows = {"real": real, "ae": self.encoder, "gan": {"frechet_distance": 2.0, "label_accuracy": 0.9}}
-        assert "2.00, 4.0 times nearer than those of the ae" in conditional(rows)
-        rows["gan"]["frechet_distance"] = 16.0
-        assert "16.00, 2.0 times farther than those of the ae" in conditional(rows)
+    def test_no_sentence_is_repeated_for_each_model(self) -> None:
+        rows = {f"vae{index}": self.encoder | {"path_within_kept": 0.9, "path_between_kept": 0.8} for index in range(9)}
+        for text in (representation(entries(real={}, **rows)), between_points(entries(real={}, **rows))):
+            assert len(re.findall(r"[a-z0-9)]\. |\.$", text)) <= 5
+
+    def test_conditional_compares_with_real_images(self) -> None:
+        real = {"frechet_distance": 0.02, "label_accuracy": 0.91, "cas": 0.87}
+        cgan = {"frechet_distance": 2.0, "label_accuracy": 0.9, "cas": 0.8}
+        text = conditional(entries(real=real, ae=self.encoder, cgan=cgan))
+        for words in ("90.0%", "91.0%", "distance of 2.00", "training images at 0.02", "80.0%", "87.0%"):
+            assert words in text
+        assert conditional(entries(real=real, ae=self.encoder)) == ""
 
     def test_between_points_is_silent_without_encoders(self) -> None:
-        assert between_points({"real": {}, "gan": {"frechet_distance": 1.0}}) == ""
+        assert between_points(entries(real={}, gan={"frechet_distance": 1.0})) == ""
+
+    def test_model_without_samples_and_without_latents_breaks_nothing(self) -> None:
+        rows = entries(real={"frechet_distance": 0.02}, cyclegan={"there_ssim": 0.5})
+        assert (representation(rows), between_points(rows), conditional(rows), unconditional(rows)) == ("",) * 4
+        assert [cell.text for cell in table(rows, columns(PARAMS, rows))["cyclegan"]] == ["–"]
+        assert len(distance_charts(PARAMS, rows)) == 0
 
     def test_table_shows_a_dash_for_what_is_not_there_and_no_empty_column(self) -> None:
-        rows = {"real": {"frechet_distance": 0.015}, "vae": {"frechet_distance": 1.234, "ssim": 0.5678}}
+        rows = entries(real={"frechet_distance": 0.015})
+        rows["vae"] = entry("vae", {"frechet_distance": 1.234, "ssim": 0.5678}, {"frechet_distance": 0.01})
         shown = columns(PARAMS, rows)
-        cells = table(rows, {"real": {}, "vae": {"frechet_distance": 0.01}}, shown)
+        cells = table(rows, shown)
         assert [column.key for column in shown] == ["frechet_distance", "ssim"]
-        assert [cell.text for cell in cells["real"]] == ["0.01 ± 0.00", "–"]
-        assert [cell.text for cell in cells["vae"]] == ["1.23 ± 0.01", "0.568"]
+        assert [cell.text for cell in cells["real"]] == ["0.01\u00a0±\u00a00.00", "–"]
+        assert [cell.text for cell in cells["vae"]] == ["1.23\u00a0±\u00a00.01", "0.568"]
 
     @pytest.mark.parametrize(("error", "winner"), [(0.05, "b"), (0.2, None)])
     def test_best_is_ahead_by_more_than_the_error_and_never_the_real_images(
         self, error: float, winner: str | None
     ) -> None:
-        rows = {"real": {"frechet_distance": 0.0}} | {n: {"frechet_distance": v} for n, v in (("a", 1.2), ("b", 1.0))}
-        errors = {name: {"frechet_distance": error} for name in rows}
+        values = {"real": 0.0, "a": 1.2, "b": 1.0}
+        rows = {n: entry(n, {"frechet_distance": v}, {"frechet_distance": error}) for n, v in values.items()}
         shown = columns(PARAMS, rows)
-        assert best_model(rows, errors, shown[0]) == winner
-        assert [cells[0].bold for cells in table(rows, errors, shown).values()] == [False, False, winner == "b"]
+        assert best_model(rows, shown[0]) == winner
+        assert [cells[0].bold for cells in table(rows, shown).values()] == [False, False, winner == "b"]
 
     def test_a_third_model_within_its_error_keeps_the_first_from_being_bold(self) -> None:
         values = {"a": (1.0, 0.01), "b": (1.2, 0.01), "c": (1.25, 0.6)}
-        rows = {name: {"frechet_distance": value} for name, (value, _) in values.items()}
-        errors = {name: {"frechet_distance": error} for name, (_, error) in values.items()}
+        rows = {n: entry(n, {"frechet_distance": v}, {"frechet_distance": e}) for n, (v, e) in values.items()}
         column = columns(PARAMS, rows)[0]
-        assert best_model(rows, errors, column) is None
-        errors["c"]["frechet_distance"] = 0.01
-        assert best_model(rows, errors, column) == "a"
+        assert best_model(rows, column) is None
+        rows["c"].errors["frechet_distance"] = 0.01
+        assert best_model(rows, column) == "a"
 
     def test_perfect_reconstruction_has_words_too(self) -> None:
         perfect = self.encoder | {"mse_x1000": 0.0}
-        text = representation({"real": {}, "copy": perfect, "vae": self.encoder})
-        assert "0 of 255 grey levels" in text
-        assert "infinitely many times its squared error" in text
-        assert "above that of" not in text
-        rows = {"real": {"frechet_distance": 0.0, "label_accuracy": 0.9}, "ae": self.encoder}
-        rows["copy"] = {"frechet_distance": 0.0, "label_accuracy": 0.9}
-        assert "infinitely many times nearer than those of the real" not in conditional(rows)
-        assert "0.00, infinitely many times nearer than those of the ae" in conditional(rows)
+        text = representation(entries(real={}, copy=perfect, vae=self.encoder))
+        assert "0 and 40 of 255 grey levels" in text
+        assert "infinitely many times and 2.0 times the squared error" in text
+        assert "a factor of" not in text
 
     def test_columns_and_charts_follow_the_names_of_the_extractors(self) -> None:
         renamed = Params({"extractors": {"judge": {"kind": "classifier"}, "other": {"kind": "inception"}}})
         row = {"frechet_distance": 1.0, "frechet_other": 2.0}
-        assert [column.heading for column in columns(renamed, {"a": row})] == ["Fréchet distance ↓", "FID ↓"]
-        titles = [chart.title for chart in score_charts(renamed, {"real": row, "a": row})]
-        assert titles == [f"Fréchet distance, {name}\n(lower is better)" for name in ("judge", "other")]
+        assert [column.heading for column in columns(renamed, entries(a=row))] == ["Fréchet distance ↓", "FID ↓"]
+        titles = [chart.title for chart in distance_charts(renamed, entries(real=row, a=row))]
+        assert titles == [f"Fréchet distance, {name}" for name in ("judge", "other")]
 
     def test_higher_is_better_where_the_arrow_says_so(self) -> None:
-        rows = {"real": {"ssim": 1.0}, "a": {"ssim": 0.8}, "b": {"ssim": 0.7}}
-        column = Column("ssim", "SSIM ↑", 3)
-        assert best_model(rows, {name: {} for name in rows}, column) == "a"
+        rows = entries(real={"ssim": 1.0}, a={"ssim": 0.8}, b={"ssim": 0.7})
+        assert best_model(rows, Column("ssim", "SSIM ↑", 3)) == "a"

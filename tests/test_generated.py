@@ -11,9 +11,33 @@ from torch import Tensor
 from generative.errors import FileDamagedError
 from generative.io.tensors import save_tensors
 from stages.common.generated import load_generated
-from stages.common.paths import generated
 
 TEST_SIZE = 30
+PATH = Path("data/generated/vae.safetensors")
+WORDS: dict[str, Any] = {
+    "within": ["Bag"],
+    "between": [["Bag", "Coat"]] * 2,
+    "losses": {},
+    "nfe": 1,
+    "multiply_adds": 2.0,
+    "sweeps": {"steps": [1, 2]},
+    "likelihood": {"kind": "bound", "of": "intensities", "shared_error": 0.0},
+    "domains": ["photographs", "drawings"],
+    "prompts": ["a bag"] * 4,
+    "prompt_groups": ["seen"] * 4,
+}
+
+
+SAYING = {
+    "samples",
+    "latents",
+    "grid",
+    "log_likelihood",
+    "likelihood.loss_kl",
+    "log_weights",
+    "rendered",
+    "prompted",
+}  # what there is
 
 
 def images(*shape: int) -> Tensor:
@@ -34,45 +58,66 @@ def whole() -> dict[str, Tensor]:
         "path_ends": torch.zeros(4, 2, dtype=torch.int64),
         "grid": images(9),
         "grid_axis": torch.zeros(3, 2),
-        "loss_recon": torch.zeros(TEST_SIZE),
-        "loss_kl": torch.zeros(TEST_SIZE),
+        "sweep.steps.0": images(6),
+        "sweep.steps.1": images(6),
+        "log_likelihood": torch.zeros(TEST_SIZE),
+        "likelihood.loss_kl": torch.zeros(TEST_SIZE),
         "posterior_means": torch.zeros(TEST_SIZE, 2),
         "log_weights": torch.zeros(6, 8),
+        "rendered": images(TEST_SIZE),
+        **{f"{kind}_{domain}": images(TEST_SIZE) for kind in ("translated", "cycled") for domain in (0, 1)},
+        "prompted": images(4),
+        "prompt_labels": torch.zeros(4, dtype=torch.int64),
+        "prompt_matches": torch.ones(4, dtype=torch.bool),
+        "caption_matches": torch.ones(TEST_SIZE, dtype=torch.bool),
     }
 
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Tensor]], None]:
     monkeypatch.chdir(tmp_path)
-    return lambda tensors: save_tensors(
-        generated("vae"), tensors, {"within": ["Bag"], "between": [["Bag", "Coat"]] * 2}
-    )
+    return lambda tensors: save_tensors(PATH, tensors, WORDS)
 
 
 def test_whole_file_is_read(write: Callable[[dict[str, Tensor]], None]) -> None:
     write(whole())
-    made = load_generated("vae", TEST_SIZE)
+    made = load_generated(PATH, TEST_SIZE)
+    assert None not in made
+    assert made.samples is not None
+    assert made.samples.followed_labels is not None
+    assert list(made.samples.sweeps["steps"]) == [1, 2]
     assert made.encodings is not None
-    assert made.grid is not None
-    assert made.bounds is not None
-    assert made.followed_labels is not None
     assert made.encodings.within == ["Bag"]
     assert made.encodings.between == [("Bag", "Coat")] * 2
+    assert made.likelihood is not None
+    assert list(made.likelihood.parts) == ["loss_kl"]
 
 
 def test_unconditional_samples_alone_are_read(write: Callable[[dict[str, Tensor]], None]) -> None:
-    write({"samples": images(20), "labels": torch.full((20,), -1)})
-    made = load_generated("vae", TEST_SIZE)
-    assert (made.encodings, made.grid, made.bounds, made.followed_labels) == (None, None, None, None)
+    write(
+        {name: whole()[name] for name in ("samples", "sweep.steps.0", "sweep.steps.1")}
+        | {"labels": -torch.ones(20).long()}
+    )
+    made = load_generated(PATH, TEST_SIZE)
+    assert made.samples is not None
+    assert made.samples.followed_labels is None
+    assert made[1:7] == (None,) * 6
 
 
-@pytest.mark.parametrize("name", sorted(set(whole()) - {"latents", "grid", "loss_recon"}))  # these say what is there
+def test_model_of_two_classes_is_read(write: Callable[[dict[str, Tensor]], None]) -> None:
+    write(whole() | {"labels": torch.arange(20) % 2})
+    made = load_generated(PATH, TEST_SIZE)
+    assert made.samples is not None
+    assert made.samples.followed_labels is not None
+
+
+@pytest.mark.parametrize("name", sorted(set(whole()) - SAYING))
 def test_missing_tensor_is_named(name: str, write: Callable[[dict[str, Tensor]], None]) -> None:
     tensors = whole()
     del tensors[name]
     write(tensors)
     with pytest.raises(FileDamagedError, match=rf"data/generated/vae\.safetensors has no tensor '{name}'"):
-        load_generated("vae", TEST_SIZE)
+        load_generated(PATH, TEST_SIZE)
 
 
 @pytest.mark.parametrize("name", sorted(whole()))
@@ -85,13 +130,15 @@ def test_wrong_tensor_is_named(name: str, damage: str, write: Callable[[dict[str
         tensors[name] = tensors[name].unsqueeze(0)
     elif tensors[name].dtype == torch.float32:
         tensors[name].view(-1)[1] = torch.nan
+    elif tensors[name].dtype == torch.bool:
+        tensors[name] = tensors[name][1:]
     elif tensors[name].dtype == torch.int64:
         tensors[name].view(-1)[1] = TEST_SIZE
     else:
         tensors[name] = tensors[name][..., :27]
     write(tensors)
     with pytest.raises(FileDamagedError, match=rf"data/generated/vae\.safetensors.*'{name}'"):
-        load_generated("vae", TEST_SIZE)
+        load_generated(PATH, TEST_SIZE)
 
 
 @pytest.mark.parametrize(("name", "rows"), [("labels", 19), ("reconstructions", 29), ("path_ends", 3), ("grid", 8)])
@@ -102,7 +149,7 @@ def test_tensors_that_do_not_belong_together_are_refused(
     tensors[name] = tensors[name][:rows]
     write(tensors)
     with pytest.raises(FileDamagedError, match=f"'{name}'"):
-        load_generated("vae", TEST_SIZE)
+        load_generated(PATH, TEST_SIZE)
 
 
 @pytest.mark.parametrize("words", [{}, {"within": 3}, {"within": ["Bag"], "between": [["Bag", "Coat"]]}])
@@ -110,12 +157,13 @@ def test_words_of_the_interpolations_are_checked(
     words: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    save_tensors(generated("vae"), whole(), words)
+    others = {key: value for key, value in WORDS.items() if key not in ("within", "between")}
+    save_tensors(PATH, whole(), others | words)
     with pytest.raises(FileDamagedError, match="does not say which classes"):
-        load_generated("vae", TEST_SIZE)
+        load_generated(PATH, TEST_SIZE)
 
 
-def test_labels_of_some_classes_alone_are_refused(write: Callable[[dict[str, Tensor]], None]) -> None:
-    write(whole() | {"labels": torch.zeros(20, dtype=torch.int64)})
+def test_labels_in_other_numbers_are_refused(write: Callable[[dict[str, Tensor]], None]) -> None:
+    write(whole() | {"labels": torch.tensor([0] * 12 + [1] * 8)})
     with pytest.raises(FileDamagedError, match="equally many of each class"):
-        load_generated("vae", TEST_SIZE)
+        load_generated(PATH, TEST_SIZE)

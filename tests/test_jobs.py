@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from generative.errors import PipelineError
+from generative.training.checkpoints import Checkpoints
 from tests.small import ROOT, listen_to_interrupts
 from tools.entry import INTERRUPTED
-from tools.jobs import MEASURED, Stage, main, schedule
+from tools.jobs import MEASURED, Stage, main, refuse_second_writer, schedule
 
 
 class Fake:
@@ -254,3 +256,25 @@ def test_bad_number_is_refused(jobs: str, capsys: pytest.CaptureFixture[str]) ->
         main([f"--jobs={jobs}"])
     assert refused.value.code == 2
     assert "is not a number of at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder"),
+    [
+        ("train@vae", ".checkpoints/vae"),
+        ("train_extractor@classifier", ".checkpoints/extractor_classifier"),
+        ("zoo/dvc.yaml:train@gan", "zoo/.checkpoints/gan"),
+    ],
+)
+def test_training_that_outlived_its_run_is_named_before_its_outputs_are_cleared(
+    stage: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse_second_writer(stage)  # nothing was ever trained here
+    with Checkpoints(Path(folder), "fingerprint").locked():
+        with pytest.raises(
+            PipelineError, match=r"still being trained by a process that outlived its run: end it \(`fuser"
+        ):
+            refuse_second_writer(stage)
+        refuse_second_writer("generate@vae")
+    refuse_second_writer(stage)

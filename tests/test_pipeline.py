@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+from generative.capabilities.encoding import EncodesImages
 from generative.compute.environment import process_environment
 from generative.data.fashion_mnist import IMAGE_SHAPE
 from generative.data.splits import load_split
@@ -26,6 +27,7 @@ from stages.download import SOURCE_VARIABLE
 from tests.small import PARAMS, ROOT, SMALL_SAMPLES, SMALL_TRAIN_SIZE
 
 MODELS = list(PARAMS["models"])
+STEPS = ("lend", "train", "generate", "evaluate", "publish")  # of one model
 
 
 def lock_of(folder: Path) -> dict[str, object]:
@@ -34,7 +36,7 @@ def lock_of(folder: Path) -> dict[str, object]:
 
 
 def test_every_stage_ran(scratch: Path) -> None:
-    per_model = [f"{stage}@{name}" for stage in ("train", "generate", "evaluate", "publish") for name in MODELS]
+    per_model = [f"{stage}@{name}" for stage in STEPS for name in MODELS]
     single = [
         "code",
         "check_params",
@@ -67,11 +69,11 @@ def test_interface_of_generated_tensors(scratch: Path, name: str) -> None:
     assert tensors["labels"].dtype == torch.int64
     counts = torch.bincount(tensors["labels"] + 1, minlength=11).tolist()
     family = load_family(PARAMS["models"][name]["family"], where=name)
-    if family.Model.conditional:
+    if getattr(family.Model, "conditional", False):
         assert counts == [0] + [SMALL_SAMPLES // 10] * 10
     else:
         assert counts == [SMALL_SAMPLES] + [0] * 10
-    if family.Model.encodes:
+    if issubclass(family.Model, EncodesImages):
         assert tensors["latents"].shape[0] == 10_000
         assert tensors["latents"].dtype == torch.float32
         assert tensors["reconstructions"].shape == (10_000, *IMAGE_SHAPE)
@@ -99,12 +101,14 @@ def test_metrics_are_flat_finite_and_complete(scratch: Path) -> None:
     assert {"frechet_distance", "frechet_bottleneck", "kernel_x1000", "recall", "copied"} <= set(rows["vae"])
     assert {"frechet_intra", "kernel_intra_x1000", "diversity", "label_accuracy", "cas"} <= set(rows["cgan"])
     assert set(rows["real"]) - set(rows["cgan"]) == {"frechet_infinite"}  # for which 200 samples are too few
-    assert set(rows["cgan"]) < set(rows["real"])
+    assert set(rows["cgan"]) - set(rows["real"]) == {"nfe", "multiply_adds_x1e6"}
+    assert rows["cgan"]["nfe"] == 1
+    assert 1 < rows["cgan"]["multiply_adds_x1e6"] < 30
     assert {"mse_x1000", "pca_mse_x1000", "bce", "bce_floor", "psnr", "ssim"} <= set(rows["autoencoder"])
     assert {"elbo", "iw_bound", "loss_recon", "loss_kl", "active_units"} <= set(rows["vae"])
     assert rows["vae"]["iw_bound"] > rows["vae"]["elbo"]
     assert rows["real"]["frechet_distance"] < rows["autoencoder"]["frechet_distance"]
-    assert rows["vae"]["elbo"] == pytest.approx(-rows["vae"]["loss_recon"] - rows["vae"]["loss_kl"], abs=1e-3)
+    assert rows["vae"]["elbo"] == pytest.approx(-rows["vae"]["loss_recon"] - rows["vae"]["loss_kl"], abs=2e-3)
 
 
 def test_scores_come_with_errors_and_a_second_extractor(scratch: Path) -> None:
@@ -132,17 +136,15 @@ def test_metrics_that_dvc_shows_are_few(scratch: Path) -> None:
         ["dvc", "metrics", "show", "--json"], cwd=scratch, capture_output=True, text=True, check=True
     )
     files = json.loads(shown.stdout)[""]["data"]
-    assert list(files) == ["metrics/headline.json"]
-    rows = files["metrics/headline.json"]["data"]
-    assert set(rows) == {"real", *MODELS}
-    assert all(1 <= len(row) <= 4 for row in rows.values())
+    assert set(files) == {f"metrics/headline/{name}.json" for name in ("real", *MODELS)}
+    assert all(1 <= len(file["data"]) <= 4 for file in files.values())
 
 
 def test_figures_can_be_opened(scratch: Path) -> None:
     plots = scratch / "plots"
     folders = ("comparison", "figures", "data")
     names = {str(path.relative_to(plots)) for folder in folders for path in plots.glob(f"{folder}/**/*")}
-    compared = ("reconstructions", "latent_space", "samples", "training", "scores")
+    compared = ("reconstructions", "latent_space", "samples", "training", "scores", "leaderboard")
     assert {f"comparison/{name}.png" for name in compared} <= names
     assert {"figures/cgan/samples_by_class.png", "data/real/samples.png", "data/vae/latents.tsv"} <= names
     for model in ("autoencoder", "vae"):
@@ -174,11 +176,11 @@ def test_nothing_to_do_runs_nothing(scratch: Path) -> None:
     assert "up to date" in result.stdout
 
 
-def test_run_from_scratch_gives_the_same_hashes_also_with_stages_side_by_side(scratch: Path, raw_folder: Path) -> None:
+def test_run_from_scratch_gives_the_same_hashes_also_with_stages_one_by_one(scratch: Path, raw_folder: Path) -> None:
     before = lock_of(scratch)
     (scratch / "dvc.lock").unlink()
     shutil.rmtree(scratch / ".dvc" / "cache" / "runs")
-    command = [sys.executable, "-m", "tools.jobs", "--jobs=2", "--cores=2"]
+    command = [sys.executable, "-m", "tools.jobs", "--jobs=1"]
     environment = os.environ | {SOURCE_VARIABLE: str(raw_folder)}
     printed = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
     assert printed.returncode == 0, printed.stdout + printed.stderr
@@ -283,7 +285,7 @@ def opened_files(folder: Path, log: Path) -> set[Path]:
 
 
 STAGES = ["download", "prepare", "embed_real", "evaluate_real", "publish_real", "compare", "report"]
-STAGES += ["train_extractor@bottleneck", *(f"{stage}@vae" for stage in ("train", "generate", "evaluate", "publish"))]
+STAGES += ["train_extractor@bottleneck", *(f"{stage}@vae" for stage in STEPS)]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -13,7 +13,8 @@ from generative.errors import PipelineError
 from generative.families import autoencoder, cgan
 from generative.io.tensors import load_tensors, load_weights, save_tensors
 from stages import generate
-from stages.common.paths import TEST, model
+from stages.common.paths import ROOT as PIPELINE
+from stages.common.paths import TEST
 from tests.small import make_blobs, make_folder
 
 
@@ -60,17 +61,41 @@ def test_what_fails_after_the_last_epoch_fails_before_the_first(
     monkeypatch.setattr(owner, method, break_down)
     monkeypatch.setattr(autoencoder.Objective, "step", lambda *_: pytest.fail("an epoch has begun"))
     with pytest.raises(RuntimeError, match="broken"):
-        stages.train.main("autoencoder")
-    assert not model("autoencoder").exists()
+        stages.train.main(PIPELINE, "autoencoder")
+    assert not PIPELINE.model("autoencoder").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            lambda x: x.squeeze(1),
+            r"sample\(\) gives torch.float32 \(10, 28, 28\), but must give floats \(10, 1, 28, 28\)",
+        ),
+        (lambda x: x[:3], r"sample\(\) gives torch.float32 \(3, 1, 28, 28\)"),
+        (lambda _: None, r"sample\(\) gives a NoneType, but must give a tensor"),
+        (lambda x: 255 * x, r"sample\(\) gives intensities from .* to .*, not in \[0, 1\]"),
+        (lambda x: (255 * x).to(torch.uint8), r"sample\(\) gives torch.uint8"),
+        (lambda x: x / 0, r"sample\(\) gives numbers that are not finite"),
+    ],
+)
+def test_answer_that_breaks_the_contract_blames_the_family_before_the_first_epoch(
+    answer: Callable[[torch.Tensor], Any], words: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = autoencoder.Model.sample
+    monkeypatch.setattr(autoencoder.Model, "sample", lambda *arguments: answer(original(*arguments)))
+    monkeypatch.setattr(autoencoder.Objective, "step", lambda *_: pytest.fail("an epoch has begun"))
+    with pytest.raises(PipelineError, match=rf"generative/families/autoencoder\.py: {words}"):
+        stages.train.main(PIPELINE, "autoencoder")
 
 
 def test_rehearsal_leaves_no_trace_in_the_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stages.train.main("exercise_cgan")  # which draws from the global random state, for its dropout
-    weights = model("exercise_cgan").read_bytes()
-    model("exercise_cgan").unlink()
+    stages.train.main(PIPELINE, "exercise_cgan")  # which draws from the global random state, for its dropout
+    weights = PIPELINE.model("exercise_cgan").read_bytes()
+    PIPELINE.model("exercise_cgan").unlink()
     monkeypatch.setattr("stages.common.fitting._rehearse", lambda *_: None)
-    stages.train.main("exercise_cgan")
-    assert model("exercise_cgan").read_bytes() == weights
+    stages.train.main(PIPELINE, "exercise_cgan")
+    assert PIPELINE.model("exercise_cgan").read_bytes() == weights
 
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf])
@@ -109,11 +134,11 @@ def test_model_that_makes_no_numbers_is_refused(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stages.train.main(name)
+    stages.train.main(PIPELINE, name)
     for (owner, method), function in changes.items():
         monkeypatch.setattr(owner, method, function)
     with pytest.raises(PipelineError, match=words):
-        generate.main(name)
+        generate.main(PIPELINE, name)
 
 
 def test_split_of_the_rehearsal_is_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,5 +151,5 @@ def test_split_of_the_rehearsal_is_small(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("stages.common.fitting._REHEARSED", 30)
     monkeypatch.setattr(autoencoder.Model, "prepare_sampling", prepare_sampling)
     with pytest.raises(RuntimeError, match="broken"):
-        stages.train.main("autoencoder")
+        stages.train.main(PIPELINE, "autoencoder")
     assert [len(split) for split in seen] == [30]

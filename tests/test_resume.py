@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.small import EXERCISE, PARAMS, ROOT, listen_to_interrupts, make_folder
+from stages.common.paths import ROOT as PIPELINE
+from tests.small import MODELS, PARAMS, ROOT, listen_to_interrupts, make_folder
 
 EPOCHS = 12
 KILLS = 4  # at least; more until one came after the first epoch
 MOST_KILLS = 40
-STAGES = [("train", name) for name in {**PARAMS["models"], **EXERCISE}]
+STAGES = [("train", name) for name in MODELS]
 STAGES += [("train_extractor", name) for name in PARAMS["extractors"]]
 
 _context = multiprocessing.get_context("forkserver")  # forks processes that have torch imported already
@@ -28,7 +29,7 @@ _context.set_forkserver_preload(["lightning_fabric", "stages.train", "stages.tra
 
 def work(folder: str, stage: str, name: str) -> None:
     os.chdir(folder)
-    import_module(f"stages.{stage}").main(name)
+    import_module(f"stages.{stage}").main(PIPELINE, name)
 
 
 def start(folder: Path, stage: str, name: str) -> BaseProcess:

@@ -1,14 +1,21 @@
-"""The runs with other seeds: copies that share the cache, and the table of how far scores spread."""
+"""The runs with other seeds: copies that share the cache, and how far scores spread."""
 
+import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 from dvc.repo import Repo
 
 from generative.io.files import write_json
-from stages.common.published_paths import SCORE_METRICS
+from generative.io.tables import read_table
+from stages.common.params import read_params
+from stages.common.paths import ROOT as PIPELINE
+from stages.common.published import Entry
+from stages.common.seeds import spreads
 from tests.small import PARAMS, ROOT
-from tools.seeds import make_copy, table
+from tools.edit_params import edited
+from tools.seeds import add_scores, is_done, make_copy, table
 
 
 def test_copy_differs_in_the_seeds_alone_and_uses_the_same_cache(tmp_path: Path) -> None:
@@ -23,8 +30,39 @@ def test_copy_differs_in_the_seeds_alone_and_uses_the_same_cache(tmp_path: Path)
     assert (tmp_path / "copy" / "dvc.lock").read_bytes() == (ROOT / "dvc.lock").read_bytes()
 
 
-def test_table_gives_the_committed_score_and_the_spread_of_the_others(tmp_path: Path) -> None:
-    for name, value in (("committed", 2.0), ("a", 1.0), ("b", 4.0)):
-        write_json(tmp_path / name / SCORE_METRICS / "vae.json", {"mse_x1000": value})
-    rows = table([tmp_path / name for name in ("committed", "a", "b")], ["vae"]).splitlines()
-    assert rows[2:] == ["| vae | mse_x1000 | 2 | 2.5 | 1 | 4 |"]
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    shutil.copytree(ROOT / "code", tmp_path / "code")
+    write_json(tmp_path / PIPELINE.metrics("scores", "vae"), {"mse_x1000": 2.0})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_table_gives_the_committed_score_and_the_spread_over_all_seeds(folder: Path) -> None:
+    for seed, value in ((2, 4.0), (1, 1.0)):
+        add_scores(PIPELINE, "vae", seed, {"mse_x1000": value})
+    assert table({"vae": PIPELINE}).splitlines()[2:] == ["| vae | mse_x1000 | 2 | 2.333 | 1.528 | 1 | 4 |"]
+    assert read_table(PIPELINE.seeds)["seed"].tolist() == [1, 2]
+
+
+def test_what_was_run_is_not_run_again_until_the_recipe_changes(folder: Path) -> None:
+    assert is_done(PIPELINE, "vae", 0)  # the committed seed
+    assert not is_done(PIPELINE, "vae", 1)
+    add_scores(PIPELINE, "vae", 1, {"mse_x1000": 1.0})
+    assert is_done(PIPELINE, "vae", 1)
+    with edited(folder / "params.yaml") as params:
+        params["models"]["vae"]["training"]["epochs"] += 1
+    assert not is_done(PIPELINE, "vae", 1)
+    add_scores(PIPELINE, "vae", 2, {"mse_x1000": 3.0})
+    assert read_table(PIPELINE.seeds)["seed"].tolist() == [2]  # the row of the earlier recipe is gone
+
+
+def test_spread_is_part_of_the_error(folder: Path) -> None:
+    committed = {"vae": {"mse_x1000": 2.0}}
+    add_scores(PIPELINE, "vae", 1, {"mse_x1000": 1.0})
+    assert spreads(read_params(), committed) == {}  # of one other seed says nothing
+    add_scores(PIPELINE, "vae", 2, {"mse_x1000": 4.0})
+    assert spreads(read_params(), committed)["vae"]["mse_x1000"] == pytest.approx(1.5275, abs=1e-4)
+    entry = Entry("vae", PIPELINE, committed["vae"], {"mse_x1000": 2.0}, {"mse_x1000": 1.5})
+    assert entry.error("mse_x1000") == pytest.approx(2.5)

@@ -9,8 +9,9 @@ import pytest
 from generative.errors import PipelineError
 from stages.common.code_files import code_texts
 from stages.common.params import Params
+from stages.common.paths import ZOO
 from stages.common.source import OUTSIDE, PACKAGES, SourceError, code_hashes, import_closure, write_hashes
-from tests.small import PARAMS, ROOT
+from tests.small import PARAMS, ROOT, ZOO_PARAMS
 
 LOCK = "torch==2.1 \\\n    --hash=sha256:00\npillow==9.0 ; python_version < '3.12' \\\n    --hash=sha256:00\n"
 STAGE = '''
@@ -288,10 +289,10 @@ def test_missing_lock_is_an_error(project: Path) -> None:
 
 
 def test_written_folder_holds_the_texts_alone(tmp_path: Path) -> None:
-    write_hashes(tmp_path, {"stages/a.txt": "1", "stages/b.txt": "2"})
-    write_hashes(tmp_path, {"stages/b.txt": "3"})
+    write_hashes(tmp_path, Path("code"), {"code/a.txt": "1", "code/b.txt": "2"})
+    write_hashes(tmp_path, Path("code"), {"code/b.txt": "3"})
     assert {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.txt")} == {
-        "stages/b.txt": "3"
+        "code/b.txt": "3"
     }
 
 
@@ -310,8 +311,9 @@ class TestThisProject:
         assert code_texts(tmp_path, Params(PARAMS)) == before
 
     def test_committed_hashes_are_those_of_the_code(self) -> None:
-        for name, text in code_texts(ROOT, Params(PARAMS)).items():
-            assert (ROOT / "code" / name).read_text() == text, f"code/{name}: run `make repro` and commit"
+        for params in (Params(PARAMS), Params(PARAMS | ZOO_PARAMS, ZOO)):
+            for name, text in code_texts(ROOT, params).items():
+                assert (ROOT / name).read_text() == text, f"{name}: run `make repro` and `make zoo` and commit"
 
     def test_what_counts_nowhere_serves_the_launcher_alone(self) -> None:
         importers = {
@@ -331,7 +333,10 @@ class TestThisProject:
     def test_order_of_models_and_extractors_counts(self) -> None:
         backwards = PARAMS | {key: dict(reversed(PARAMS[key].items())) for key in ("models", "extractors")}
         one, other = code_texts(ROOT, Params(PARAMS)), code_texts(ROOT, Params(backwards))
-        assert {name for name in one if one[name] != other[name]} == {"names/extractors.txt", "names/models.txt"}
+        assert {name for name in one if one[name] != other[name]} == {
+            "code/names/extractors.txt",
+            "code/names/models.txt",
+        }
 
 
 ROOMS = {  # what the modules of a room may import besides their own room
@@ -343,7 +348,7 @@ ROOMS = {  # what the modules of a room may import besides their own room
     "generative.data": ("generative.errors", "generative.io"),
 }
 FOUNDATION = ("generative.errors", "generative.config", "generative.plugins")
-CONTRACTS = ("generative.family", "generative.objective", "generative.extractor")
+CONTRACTS = ("generative.family", "generative.objective", "generative.extractor", "generative.capabilities")
 TOOLS = (*FOUNDATION, "generative.io", "generative.compute", "generative.data")
 ROOMS |= dict.fromkeys(CONTRACTS, (*FOUNDATION, "generative.compute", "generative.data"))
 ROOMS |= {

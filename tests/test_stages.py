@@ -11,12 +11,16 @@ from dvc.dependency.param import read_param_file
 from dvc_objects.fs.local import localfs
 
 from generative.data.splits import save_split
+from generative.errors import SettingError
+from stages import check_params
 from stages.check_params import BLOCKS
 from stages.common.leftovers import leftovers
 from stages.common.params import Params, read_params
-from stages.common.paths import TEST
+from stages.common.paths import PIPELINES, TEST, ZOO
+from stages.common.problems import run
 from stages.common.source import import_closure
-from tests.small import PARAMS, ROOT, make_blobs, make_folder
+from tests.small import PARAMS, ROOT, ZOO_PARAMS, make_blobs, make_folder
+from tools.pipelines import pipeline_text
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = PIPELINE["stages"]
@@ -105,6 +109,30 @@ def test_wrong_params_stop_before_any_work(tmp_path: Path, change: Any, words: l
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda zoo: zoo["models"].update(vae=PARAMS["models"]["vae"]), ["'models.vae' in zoo/params.yaml", "another"]),
+        (lambda zoo: zoo.update(evaluate={}), ["'evaluate' in zoo/params.yaml belongs into params.yaml"]),
+        (lambda zoo: zoo["report"].update(models=["vae"]), ["'report.models' has 'vae'", "gan"]),
+        (lambda zoo: zoo["models"]["gan"]["training"].update(sampled_epochs=[99]), ["at most epochs"]),
+        (lambda zoo: zoo["models"]["exercise_vae"]["training"].update(sampled_epochs=[1]), ["draws no samples"]),
+        (lambda zoo: zoo["models"]["gan"].update(sweeps={"steps": [1]}), ["sweeps has 'steps'", "none"]),
+        (lambda zoo: zoo["models"]["exercise_vae"].update(sweeps={"refine_steps": [-1]}), ["refine_steps"]),
+    ],
+)
+def test_wrong_params_of_the_zoo_stop_before_any_work(tmp_path: Path, change: Any, words: list[str]) -> None:
+    zoo = yaml.safe_load(yaml.safe_dump(ZOO_PARAMS))
+    change(zoo)
+    (with_params(tmp_path, unchanged) / "zoo").mkdir()
+    (tmp_path / "zoo" / "params.yaml").write_text(yaml.safe_dump(zoo, sort_keys=False))
+    result = run_stage(tmp_path, "--pipeline", "zoo", "check_params")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
+
+
 def test_params_that_are_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("models: [")
     result = run_stage(tmp_path, "check_params")
@@ -144,7 +172,8 @@ def note(event, arguments):
         opened.append(arguments[0])
 sys.addaudithook(note)
 from stages.check_params import main
-main()
+from stages.common.paths import ROOT
+main(ROOT)
 print(len(opened))
 """
     command = [sys.executable, "-c", count]
@@ -209,6 +238,53 @@ def test_full_disk_is_one_sentence_and_leaves_nothing_behind(raw_folder: Path, s
     assert not list(folder.glob("data/prepared/*"))
 
 
+def test_file_that_is_too_large_for_the_user_is_one_sentence(raw_folder: Path, tmp_path: Path) -> None:
+    folder = with_params(tmp_path, unchanged)
+    (folder / "data").mkdir()
+    (folder / "data" / "raw").symlink_to(raw_folder)
+    command = f"ulimit -f 1000; exec {sys.executable} -m stages prepare"
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "cannot be read or written (File too large): nothing half-written is left" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_want_of_memory_is_one_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run(work)
+    assert ended.value.code == 1
+    assert "error: there is not enough memory for this" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda params: params["generate"].update(num_samples=10**21),
+        lambda params: params["generate"].update(animation_frames=10**10),
+        lambda params: params["models"]["vae"]["training"].update(epochs=10**21),
+        lambda params: params["models"]["vae"]["training"].update(learning_rate=1e-320),
+        lambda params: params["evaluate"].update(bootstraps=10**9),
+        lambda params: params["download"].update(timeout=1e21),
+        lambda params: params["models"].update({300 * "a": params["models"]["vae"]}),
+    ],
+)
+def test_numbers_that_no_machine_can_do_with_are_refused(
+    change: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(with_params(tmp_path, change))
+    with pytest.raises(SettingError):
+        check_params.main(PIPELINES[""])
+
+
 def test_files_of_removed_models_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     kept = ["data/generated/vae.safetensors", "data/scores/real.json", "plots/training_extractors/bottleneck.tsv"]
@@ -225,6 +301,11 @@ def test_files_of_removed_models_are_found(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(map(str, leftovers(params))) == sorted([*stale, "plots/data/old", "plots/figures/old"])
 
 
+def outputs_of(stage: dict[str, Any]) -> list[str]:
+    """Paths of the outputs of a stage, as dvc.yaml has them."""
+    return [out if isinstance(out, str) else next(iter(out)) for out in stage.get("do", stage)["outs"]]
+
+
 class TestPipelineFile:
     def test_every_block_of_params_is_checked_and_every_checked_block_is_there(self) -> None:
         assert set(PARAMS) == {*BLOCKS, "extractors", "models"}
@@ -236,7 +317,10 @@ class TestPipelineFile:
         assert f"code/stages/{stage}.txt" in body["deps"]
         closure = import_closure(ROOT, f"stages.{stage}")
         for loader, folder, item in LOADERS:
-            needed = (f"code/{folder}/${{item.{item}}}.txt", f"code/used/{folder}.txt", "code/used")
+            needed = [f"code/{folder}/${{item.{item}}}.txt", f"code/used/{folder}.txt", f"code/{folder}"]
+            needed += ["data/lent/${key}.safetensors"] * (
+                folder == "extractors"
+            )  # which holds the code of what is lent
             assert loader not in closure or any(dep in body["deps"] for dep in needed), (name, folder)
 
     def test_no_stage_but_the_first_depends_on_the_code_itself(self) -> None:
@@ -253,8 +337,31 @@ class TestPipelineFile:
         text = (ROOT / "dvc.yaml").read_text()
         assert not any(f"models.{name}" in text or f"@{name}" in text for name in PARAMS["models"])
 
+    def test_zoo_has_the_stages_of_models_and_reads_the_rest_from_the_root(self) -> None:
+        text = (ROOT / "dvc.yaml").read_text()
+        assert (ROOT / "zoo" / "dvc.yaml").read_text() == pipeline_text(text, ZOO)
+        zoo = yaml.safe_load((ROOT / "zoo" / "dvc.yaml").read_text())["stages"]
+        own = {out for stage in zoo.values() for out in outputs_of(stage)}
+        assert all(out.startswith("zoo/") for out in own)
+        made = own | {out for stage in STAGES.values() for out in outputs_of(stage)}
+        sources = (
+            "generative",
+            "stages",
+            "requirements.lock",
+            "params.yaml",
+            "zoo/params.yaml",
+            "seeds.tsv",
+            "zoo/seeds.tsv",
+        )
+        for stage in zoo.values():
+            for dep in stage.get("do", stage)["deps"]:
+                places = (dep, *map(str, Path(dep).parents))
+                inside = any(out.startswith(f"{dep}/") for out in made)
+                assert inside or {*places} & {*made, *sources} or dep in made, dep
+
     def test_outputs_are_ignored_by_git_or_kept_out_of_the_cache(self) -> None:
-        for stage in STAGES.values():
+        zoo = yaml.safe_load((ROOT / "zoo" / "dvc.yaml").read_text())["stages"]
+        for stage in (*STAGES.values(), *zoo.values()):
             for out in stage.get("do", stage)["outs"]:
                 path, settings = (out, {}) if isinstance(out, str) else next(iter(out.items()))
                 cached, path = settings.get("cache", True), path.replace("${key}", "vae")

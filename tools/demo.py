@@ -13,8 +13,7 @@ from typing import Any
 
 from generative.data.sources import SHA256
 from generative.errors import PipelineError
-from stages.common.params import PARAMS
-from stages.common.published_paths import COMPARISON, FIGURES
+from stages.common.paths import PIPELINES, ROOT, Pipeline
 from stages.download import SOURCE_VARIABLE
 from tools.edit_params import edited
 from tools.entry import run_tool
@@ -33,14 +32,14 @@ def main() -> int:
         print(f"error: the demo failed; its copy is in {SCRATCH}/", file=sys.stderr)
         return code
     print(f"\nDone in {time.monotonic() - started:.0f} s. The models have seen little; `make repro` trains them. Open:")
-    for path in sorted([*(SCRATCH / COMPARISON).iterdir(), *(SCRATCH / FIGURES).glob("*/*")]):
+    for path in sorted([*(SCRATCH / ROOT.comparison).iterdir(), *(SCRATCH / ROOT.figures("*").parent).glob("*/*")]):
         print(f"  {path}")
     print(f"  {SCRATCH / 'report.pdf'}")
     return 0
 
 
 def make_scratch(root: Path, scratch: Path, *, train_size: int, num_samples: int) -> None:
-    """Copy the tracked and new files of `root` to `scratch` and shrink the params there.
+    """Copy the tracked and new files of `root` to `scratch` and shrink the params of all pipelines there.
 
     Args:
         root: the repository.
@@ -49,10 +48,12 @@ def make_scratch(root: Path, scratch: Path, *, train_size: int, num_samples: int
         num_samples: samples per model.
     """
     copy_repository(root, scratch)
-    (scratch / "dvc.lock").unlink(missing_ok=True)
     configure(scratch, "core.no_scm", "true")
-    with edited(scratch / PARAMS) as params:
-        shrink(params, train_size=train_size, num_samples=num_samples)
+    for here in PIPELINES.values():
+        (scratch / here.folder / "dvc.lock").unlink(missing_ok=True)
+        if (scratch / here.params).exists():
+            with edited(scratch / here.params) as params:
+                shrink(here, params, train_size=train_size, num_samples=num_samples)
 
 
 def copy_repository(root: Path, scratch: Path) -> None:
@@ -82,16 +83,20 @@ def configure(scratch: Path, name: str, value: str) -> None:
         raise PipelineError(f"DVC cannot set {name} to '{value}' in {scratch}.")
 
 
-def shrink(params: Any, *, train_size: int, num_samples: int) -> None:
-    """Change `params` (as loaded from params.yaml) to one epoch per network on few images."""
-    params["prepare"]["train_size"] = train_size
-    params["generate"]["num_samples"] = num_samples
-    params["generate"] |= {"bound_images": 100, "bound_samples": 20}
-    params["evaluate"]["bootstraps"] = 2
-    trainings = [*params["extractors"].values(), *(model["training"] for model in params["models"].values())]
+def shrink(here: Pipeline, params: Any, *, train_size: int, num_samples: int) -> None:
+    """Change `params` (as loaded from the file of the pipeline `here`) to one epoch per network on few images."""
+    trainings = [model["training"] for model in params["models"].values()]
+    if here == ROOT:
+        params["prepare"]["train_size"] = train_size
+        params["generate"]["num_samples"] = num_samples
+        params["generate"] |= {"bound_images": 100, "bound_samples": 20}
+        params["evaluate"]["bootstraps"] = 2
+        trainings += params["extractors"].values()
     for training in trainings:
         if "epochs" in training:
             training["epochs"] = 1
+        if "sampled_epochs" in training:
+            training["sampled_epochs"] = [1]
 
 
 def repro(scratch: Path, *arguments: str, raw: Path | None = None) -> int:

@@ -6,7 +6,8 @@ there are cores for, the one with the longest way to the end of the pipeline fir
 run is an ordinary `dvc repro`, which starts faster. Stages with nothing to do are not started. A failed stage keeps the
 stages that need it from running, and no others.
 
-`make model NAME=...` runs what one model needs and puts it beside the others, of which only what git keeps is read.
+`make model NAME=...` and `make zoo MODELS=...` run what some models need and put them beside the others, of which only
+what git keeps is read. So does `make zoo`: of the root's models it reads what git keeps.
 """
 
 import argparse
@@ -15,13 +16,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
+import filelock
 import networkx as nx
 from dvc.repo import Repo, lock_repo
 from joblib import cpu_count
@@ -29,16 +31,17 @@ from joblib import cpu_count
 from generative.compute.environment import process_environment
 from generative.errors import PipelineError, SettingError
 from generative.io.files import read_json, write_json
-from stages.common.params import PARAMS, REAL, read_params, wants_portable_bytes
-from stages.common.published_paths import PLOT_DATA, SCORE_METRICS
+from stages.common.params import read_params, wants_portable_bytes
+from stages.common.paths import EXTRACTOR_PREFIX, PIPELINES, REAL, ROOT, Pipeline
 from tools.entry import INTERRUPTED, run_tool
+from tools.pipelines import TOGETHER
 from tools.staleness import GATES, UnansweredError, stale_stages
 from tools.terminal import RunningStage, StatusLines, as_time
 
 MEASURED = Path(".dvc/tmp/stage_seconds.json")  # how long each stage took here
 COMMITTED = Path(__file__).with_name("stage_seconds.json")  # and elsewhere, for the first run
 _POLL = 0.05  # seconds between two looks at the running stages
-PUBLISH, TOGETHER = "publish@{}", ("compare", "report")  # the last stage of one model, and those of all models
+PUBLISH = "publish@{}"  # the last stage of one model
 _REPRO = ("dvc", "--wait-for-lock", "repro", "-s")
 _GRACE = 20.0  # seconds that an interrupted stage has to end by itself
 
@@ -72,10 +75,13 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     environment = process_environment(os.environ, portable=wants_portable_bytes())
     stages, done = _look(options)
+    for name in stages.keys() - done:
+        refuse_second_writer(name)
     if _one_at_a_time(options, stages):
         sys.stdout.flush()
         os.execvpe("dvc", ["dvc", "repro", *options.targets], environment)  # noqa: S606 (it takes this one's place)
-    for gate in GATES:  # then less is left to do, as a rule
+    homes = dict.fromkeys((ROOT, options.here))
+    for gate in [address(home, gate) for home in homes for gate in GATES]:  # then less is left to do, as a rule
         if gate in stages and gate not in done:
             if code := subprocess.run([*_REPRO, gate], env=environment, check=False).returncode:
                 print(f"error: {gate} failed with exit code {code}", file=sys.stderr)
@@ -85,31 +91,34 @@ def main(arguments: list[str]) -> int:
         print("Data and pipelines are up to date.")
         return 0
     code = _run(stages, done, options, environment)
-    if options.model and not code:
-        _warn_of_other_models(options.model, stages)
+    if options.models and not code:
+        _warn_of_other_models(options.models, stages)
     return code
 
 
-def _warn_of_other_models(model: str, own: Collection[str]) -> None:
+def _warn_of_other_models(models: Sequence[str], own: Collection[str]) -> None:
     with suppress(UnansweredError):
         if stale := [name for name in stale_stages() if name not in own]:
             print(
-                f"note: the other models are of other code, params or data than {model} ({', '.join(stale)}): "
-                "compare with care; `make repro` brings all up to date."
+                f"note: other models are of other code, params or data than {', '.join(models)} ({', '.join(stale)}): "
+                "compare with care; `make repro` and `make zoo` bring all up to date."
             )
 
 
 def _look(options: argparse.Namespace) -> tuple[dict[str, Stage], set[str]]:
     """The stages that are asked for, and those among them that have nothing to do."""
     with Repo() as repo:
-        stages = stages_of_model(repo, options.model) if options.model else read_stages(repo, options.targets)
+        if options.models:
+            stages = stages_of_models(repo, options.here, options.models)
+        else:
+            stages = read_stages(repo, options.targets)
         return stages, set() if _one_at_a_time(options, stages) else unchanged(repo, stages)
 
 
 def _one_at_a_time(options: argparse.Namespace, stages: Mapping[str, Stage]) -> bool:
     """Whether the run is an ordinary `dvc repro`, which looks by itself what there is to do."""
     widest = max((stage.cores for stage in stages.values()), default=0)
-    return not options.model and (options.jobs == 1 or bool(widest and options.cores < 2 * widest))
+    return not options.models and (options.jobs == 1 or bool(widest and options.cores < 2 * widest))
 
 
 def _run(stages: dict[str, Stage], done: set[str], options: argparse.Namespace, environment: dict[str, str]) -> int:
@@ -141,8 +150,31 @@ def _run(stages: dict[str, Stage], done: set[str], options: argparse.Namespace, 
     return int(bool(outcome.failed))
 
 
+def refuse_second_writer(name: str) -> None:
+    """Make sure that no training of an earlier run still writes what DVC would clear away before this stage starts.
+
+    Raises:
+        PipelineError: one does.
+    """
+    home, _, stage = name.rpartition(":")
+    kind, _, item = stage.partition("@")
+    if kind in ("train", "train_extractor"):
+        here = next(here for here in PIPELINES.values() if str(here.definition) == (home or str(ROOT.definition)))
+        folder = f"{EXTRACTOR_PREFIX}{item}" if kind == "train_extractor" else item
+        path = here.checkpoints / f"{folder}.lock"
+        if path.exists():
+            try:
+                with filelock.FileLock(path, timeout=0):
+                    pass
+            except filelock.Timeout:
+                raise PipelineError(
+                    f"'{name}' is still being trained by a process that outlived its run: end it (`fuser {path}` tells "
+                    "its number) and run again; the training goes on after its last finished epoch."
+                ) from None
+
+
 def read_stages(repo: Repo, targets: Collection[str] = ()) -> dict[str, Stage]:
-    """The stages of dvc.yaml in its order, or those that the stages `targets` need.
+    """The stages of the root's dvc.yaml in its order, or those that the stages `targets` need.
 
     Raises:
         PipelineError: there is no stage of the name of a target.
@@ -161,37 +193,49 @@ def read_stages(repo: Repo, targets: Collection[str] = ()) -> dict[str, Stage]:
             seconds[name],
         )
         for name, stage in names.items()
-        if stage in wanted or not targets
+        if stage in wanted or (not targets and name == address(ROOT, stage.name))
     }
 
 
-def stages_of_model(repo: Repo, model: str) -> dict[str, Stage]:
-    """What one model needs up to its publication, and then the stages that put it beside the others.
+def address(here: Pipeline, stage: str) -> str:
+    """What DVC calls a stage of a pipeline."""
+    return stage if here == ROOT else f"{here.definition}:{stage}"
+
+
+def stages_of_models(repo: Repo, here: Pipeline, models: Sequence[str]) -> dict[str, Stage]:
+    """What models of a pipeline need up to their publication, and then the stages that put them beside the others.
 
     Raises:
-        PipelineError: params.yaml has no such model.
+        PipelineError: the params have no such model, or one without results that would stand beside them.
     """
-    models = read_params().models
-    if model not in models:
-        raise PipelineError(
-            f"{PARAMS} has no model '{model}', only {', '.join(models)}: add a block of this name under 'models'."
-        )
-    unpublished = [name for name in models if name != model and not (SCORE_METRICS / f"{name}.json").exists()]
+    known = read_params(here).models
+    for model in models:
+        if model not in known:
+            raise PipelineError(
+                f"{here.params} has no model '{model}', only {', '.join(known)}: add a block of this name under "
+                "'models'."
+            )
+    others = {name: home for home in dict.fromkeys((ROOT, here)) for name in read_params(home).models}
+    unpublished = [
+        name for name, home in others.items() if name not in models and not home.metrics("scores", name).exists()
+    ]
     if unpublished:
         raise PipelineError(
-            f"{PARAMS} has models without results to stand beside '{model}': {', '.join(unpublished)}. Take them out "
-            "for now, or run `make repro`."
+            f"{here.params} has models without results to stand beside {', '.join(models)}: {', '.join(unpublished)}. "
+            "Take them out for now, or make them too."
         )
-    own = read_stages(repo, [PUBLISH.format(model), *_real_images()])
-    everything = read_stages(repo)
-    together = {name: everything[name] for name in TOGETHER}
-    kept = own.keys() | together.keys()
-    return own | {name: replace(stage, needs=stage.needs & kept) for name, stage in together.items()}
+    targets = [address(here, PUBLISH.format(model)) for model in models]
+    targets += [address(here, gate) for gate in GATES]
+    own = read_stages(repo, [*targets, *_real_images()])
+    together = read_stages(repo, [address(here, name) for name in TOGETHER])
+    last = {name: together[name] for name in (address(here, name) for name in TOGETHER)}
+    kept = own.keys() | last.keys()
+    return own | {name: replace(stage, needs=stage.needs & kept) for name, stage in last.items()}
 
 
 def _real_images() -> list[str]:
     """The stage that publishes real images, if it has not yet done so for every extractor of the params."""
-    published = [PLOT_DATA / REAL / f"{name}.tsv" for name in read_params().extractors]
+    published = [ROOT.plot_data(REAL) / f"{name}.tsv" for name in read_params().extractors]
     return [] if all(path.exists() for path in published) else ["publish_real"]
 
 
@@ -318,10 +362,26 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make repro", description=__doc__)
     cores = cpu_count()  # that this process may use, also in a container with a quota
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to run with what they need; all by default")
-    parser.add_argument("--model", metavar="NAME", help="make, score and draw this model alone, beside the others")
+    parser.add_argument("--pipeline", choices=sorted(PIPELINES), default="", help="the folder of another pipeline")
+    parser.add_argument(
+        "--models", type=str.split, default=[], help="make, score and draw these alone, beside the others"
+    )
     parser.add_argument("--jobs", type=_positive, default=cores, help="stages at once; 1 for an ordinary `dvc repro`")
     parser.add_argument("--cores", type=_positive, default=cores, help="CPU cores to use")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.here = PIPELINES[options.pipeline]
+    if options.models and not options.pipeline and not {*options.models} & {*read_params().models}:
+        options.here = next(  # `make model` finds it wherever it is
+            (
+                home
+                for home in PIPELINES.values()
+                if home.params.exists() and {*options.models} <= {*read_params(home).models}
+            ),
+            ROOT,
+        )
+    if options.here != ROOT and not options.models:
+        options.models = read_params(options.here).models
+    return options
 
 
 def _positive(text: str) -> int:

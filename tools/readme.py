@@ -1,4 +1,4 @@
-"""`make readme`: write the table of results in README.md from metrics/scores; `--check` only compares."""
+"""`make readme`: write the tables of results in README.md and zoo/README.md from metrics/; `--check` only compares."""
 
 import sys
 from pathlib import Path
@@ -6,36 +6,44 @@ from pathlib import Path
 from generative.io.files import write_text
 from stages import report
 from stages.common.params import read_params
+from stages.common.paths import ROOT, ZOO, Pipeline
+from stages.common.published import read_entries
 from tools.entry import run_tool
 
-README = Path("README.md")
+READMES = {Path("README.md"): ROOT, Path("zoo/README.md"): ZOO}
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
 
 
 def main(arguments: list[str]) -> int:
-    """Mend the table, or with --check say whether it is right; returns the exit code."""
-    text = README.read_text(encoding="utf-8")
+    """Mend the tables, or with --check say whether they are right; returns the exit code."""
+    codes = [mend(path, here, only_check="--check" in arguments) for path, here in READMES.items()]
+    return max(codes)
+
+
+def mend(path: Path, here: Pipeline, *, only_check: bool) -> int:
+    """Mend one file, or say whether it is right; returns the exit code."""
+    text = path.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    wanted = before + BEGIN + table() + END + after
+    wanted = before + BEGIN + table(here) + END + after
     if wanted == text:
-        print("README.md: the results are those of metrics/scores")
+        print(f"{path}: the results are those of metrics/scores")
         return 0
-    if "--check" in arguments:
-        print("README.md: the results are not those of metrics/scores: run `make readme`")
+    if only_check:
+        print(f"{path}: the results are not those of metrics/scores: run `make readme`")
         return 1
-    write_text(README, wanted)
-    print("README.md: the results are mended")
+    write_text(path, wanted)
+    print(f"{path}: the results are mended")
     return 0
 
 
-def table() -> str:
-    """Markdown, one row for real images and for each model."""
-    params = read_params()
-    rows, errors = report.read_results(params)
-    shown = report.columns(params, rows)
+def table(here: Pipeline) -> str:
+    """Markdown, one row for real images and for each model of a pipeline and of the root."""
+    params = read_params(here)
+    entries = read_entries(params)
+    shown = report.columns(params, entries)
     lines = [["", *(column.heading for column in shown)], ["---", *["---:"] * len(shown)]]
-    for name, cells in report.table(rows, errors, shown).items():
+    for name, cells in report.table(entries, shown).items():
         lines.append([name, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

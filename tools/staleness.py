@@ -13,7 +13,7 @@ from dvc_data.hashfile.tree import Tree
 from generative.errors import PipelineError
 from stages.common.code_files import code_texts
 from stages.common.params import read_params
-from stages.common.paths import CODE
+from stages.common.paths import PIPELINES
 from stages.common.problems import explain
 
 GATES = ("code", "check_params")  # run in seconds whenever a file changes, and seldom write anything new
@@ -34,24 +34,27 @@ def stale_stages() -> list[str]:
         UnansweredError: the pipeline, the params or the code cannot be read.
     """
     try:
-        texts = {str(CODE / path): text for path, text in code_texts(Path(), read_params()).items()}
+        homes = [here for here in PIPELINES.values() if here.params.exists()]
+        texts = {path: text for here in homes for path, text in code_texts(Path(), read_params(here)).items()}
         with Repo() as repo:
             stale = [stage.addressing for stage in _stale(repo, {path: _md5(text) for path, text in texts.items()})]
     except PipelineError as error:
         raise UnansweredError(explain(error)) from None
     except DvcException as error:
         raise UnansweredError(" ".join(str(error).split())) from None
-    here = {str(path): path.read_text(encoding="utf-8") for path in CODE.rglob("*") if path.is_file()}
-    return stale if here == texts else [GATES[0], *stale]
+    written = {
+        str(path): path.read_text(encoding="utf-8") for here in homes for path in here.code.rglob("*") if path.is_file()
+    }
+    return stale if written == texts else [GATES[0], *stale]
 
 
 def _stale(repo: Repo, code: dict[str, str]) -> list[Any]:
     graph = repo.index.graph
-    outs = {str(out): out for stage in repo.index.stages for out in stage.outs if str(out) != str(CODE)}
+    outs = {str(out): out for stage in repo.index.stages if stage.name != GATES[0] for out in stage.outs}
     stale: set[Any] = set()
     order = list(nx.dfs_postorder_nodes(graph))  # what a stage needs comes first
     for stage in order:
-        if stage.addressing not in GATES and (
+        if stage.name not in GATES and (
             any(needed in stale for needed in graph.successors(stage))
             or stage.cmd_changed
             or any(_dep_changed(dep, outs, code) for dep in stage.deps)
@@ -75,8 +78,7 @@ def _dep_changed(dep: Any, outs: dict[str, Any], code: dict[str, str]) -> bool:
         return bool(dep.workspace_status())
     if not dep.hash_info:
         return True
-    if CODE in path.parents:
-        made = {file: value for file, value in code.items() if path in (Path(file), *Path(file).parents)}
+    if made := {file: value for file, value in code.items() if path in (Path(file), *Path(file).parents)}:
         return str(dep.hash_info.value) != _hash(path, made)
     inside = {file: out for file, out in outs.items() if path in (Path(file), *Path(file).parents)}
     if dep.exists and all(out.exists for out in inside.values()):

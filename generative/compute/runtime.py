@@ -1,6 +1,7 @@
 """Device, threads and determinism, and random states of their own."""
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,18 +49,19 @@ def make_rng(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device=device).manual_seed(seed)
 
 
-def draw_normal(count: int, dim: int, rng: torch.Generator) -> Tensor:
-    """Standard normal vectors (count, dim) on the device of `rng`."""
-    return torch.randn(count, dim, generator=rng, device=rng.device)
+def draw_normal(shape: Sequence[int], rng: torch.Generator) -> Tensor:
+    """Standard normal numbers of any shape on the device of `rng`."""
+    return torch.randn(*shape, generator=rng, device=rng.device)
 
 
-def draw_noise(count: int, dim: int, rng: torch.Generator, fabric: "Fabric") -> Tensor:
-    """Standard normal noise (count, dim) for this process's share of a batch.
+def draw_noise(shape: Sequence[int], rng: torch.Generator, fabric: "Fabric") -> Tensor:
+    """Standard normal noise for this process's share of a batch, of as many images as the first of `shape` says.
 
     Every process draws the noise of the whole batch and keeps the rows of its own images, so that the noise
     does not depend on how many processes share the batch.
     """
-    return draw_normal(count * fabric.world_size, dim, rng)[fabric.global_rank :: fabric.world_size]
+    count, *rest = shape
+    return draw_normal((count * fabric.world_size, *rest), rng)[fabric.global_rank :: fabric.world_size]
 
 
 def average(value: Tensor, fabric: "Fabric") -> Tensor:

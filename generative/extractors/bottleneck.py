@@ -5,6 +5,7 @@ It differs from the classifier in all that could be gamed at once: objective (sq
 training images, so that no direction counts by its scale alone.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,8 +17,7 @@ from generative.data.splits import Split, to_unit
 from generative.extractor import FeatureExtractor, TrainedExtractorConfig
 from generative.networks.losses import squared_error
 from generative.training.averaging import estimate_statistics
-from generative.training.descent import DescentObjective
-from generative.training.schedules import make_schedule
+from generative.training.gradient import DescentObjective
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -69,13 +69,14 @@ class Model(FeatureExtractor):
 class Objective(DescentObjective):
     """Squared error of the reconstruction, summed over the pixels, with Adam and a linear decay."""
 
-    losses = ("squared_error",)
+    losses: Mapping[str, str] = {"squared_error": "squared error, summed over the pixels"}
 
     def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
+        super().__init__(model, config, fabric, total_steps)
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
         self.encoder = model.encoder
         autoencoder = nn.Sequential(model.encoder, model.decoder)
-        self.prepare(autoencoder, optimizer, fabric, lambda adam: make_schedule(adam, "linear", total_steps))
+        self.network, self.optimizer = self.optimise(autoencoder, optimizer, "linear")
 
     def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         return {"squared_error": squared_error(self.network(x), x).mean()}

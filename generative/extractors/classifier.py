@@ -1,5 +1,6 @@
 """The first feature extractor: a small convolutional classifier; its penultimate activations are the features."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from generative.compute.portable import Linear
 from generative.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from generative.data.fashion_mnist import NUM_CLASSES
 from generative.extractor import FeatureExtractor, TrainedExtractorConfig
-from generative.training.descent import DescentObjective
+from generative.training.gradient import DescentObjective
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -61,16 +62,16 @@ def _block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
 class Objective(DescentObjective):
     """Cross-entropy with AdamW and a one-cycle learning rate."""
 
-    losses = ("cross_entropy",)
+    losses: Mapping[str, str] = {"cross_entropy": "cross-entropy, nats per image"}
 
     def __init__(self, model: Model, config: Config, fabric: "Fabric", total_steps: int) -> None:
+        super().__init__(model, config, fabric, total_steps)
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        self.prepare(
+        self.network, self.optimizer = self.optimise(
             model,
             optimizer,
-            fabric,
             lambda adam: OneCycleLR(adam, max_lr=config.learning_rate, total_steps=total_steps + 1),
         )
 

@@ -4,11 +4,15 @@ Hinton, Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural Net
 It has no prior. Samples are decoded from a Gaussian mixture fitted to the latents of the training images.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from generative.capabilities.encoding import EncodesImages
+from generative.capabilities.sampling import DrawsSamples
 from generative.compute.batching import in_batches
 from generative.config import PositiveInt
 from generative.data.fashion_mnist import NUM_PIXELS
@@ -17,7 +21,13 @@ from generative.family import FamilyConfig, GenerativeModel
 from generative.networks.coders import make_decoder, make_encoder, refine
 from generative.networks.losses import squared_error
 from generative.networks.mixture import Mixture
-from generative.training.autoencoding import AutoencodingObjective, AutoencodingSampling, AutoencodingTraining
+from generative.training.autoencoding import SMALL as SMALL
+from generative.training.autoencoding import (
+    AutoencodingObjective,
+    AutoencodingSampling,
+    AutoencodingTraining,
+    plain_autoencoding_step,
+)
 
 _GRID_TAIL = 0.02  # share of the training latents that the grid leaves out on each side
 _ENCODE_BATCH = 5000
@@ -43,11 +53,15 @@ class Config(FamilyConfig):
             f"{self.sampling.describe_refinement()}"
         )
 
+    def sources(self) -> list[str]:
+        return [
+            "Hinton, Salakhutdinov 2006, reducing the dimensionality of data, Science 313",
+            *self.sampling.sources(),
+        ]
 
-class Model(GenerativeModel):
+
+class Model(GenerativeModel, DrawsSamples, EncodesImages):
     """Encoder x -> z (B, d), decoder z -> x_hat."""
-
-    encodes = True
 
     def __init__(self, config: AutoencodingTraining) -> None:
         super().__init__(config)
@@ -89,7 +103,7 @@ class Model(GenerativeModel):
 class Objective(AutoencodingObjective):
     """Squared error, summed over the pixels and averaged over the batch."""
 
-    losses = ("squared_error",)
+    losses: Mapping[str, str] = {"squared_error": "squared error, summed over the pixels"}
 
     def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         return {"squared_error": squared_error(self.network(x), x).mean()}
@@ -101,3 +115,10 @@ class Objective(AutoencodingObjective):
     def reconstruct(self, x: Tensor) -> Tensor:
         x_hat: Tensor = self.raw_model(x)
         return x_hat
+
+
+def plain_step(config: Any, device: torch.device) -> Any:
+    """The update of a first tutorial for the same networks."""
+    return plain_autoencoding_step(
+        Model(config), config, device, lambda model, x: F.mse_loss(model(x), x, reduction="sum")
+    )

@@ -5,21 +5,36 @@ with the logistic loss; nothing is averaged, penalised or scheduled. It is the s
 `cgan` is measured against.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from generative.compute.portable import Linear
-from generative.compute.runtime import draw_noise, draw_normal
 from generative.config import Fraction, PositiveInt
 from generative.data.fashion_mnist import IMAGE_SHAPE, NUM_CLASSES, NUM_PIXELS
-from generative.family import FamilyConfig, GenerativeModel, TrainingConfig
-from generative.training.adversarial import AdversarialObjective, discriminator_loss, generator_loss
+from generative.family import FamilyConfig, TrainingConfig
+from generative.training.adversarial import (
+    AdversarialModel,
+    AdversarialObjective,
+    discriminator_loss,
+    generator_loss,
+    plain_adversarial_step,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+SMALL = {
+    "training": {
+        "epochs": 3,
+        "batch_size": 40,
+        "latent_dim": 2,
+        "generator_hidden": [16, 32],
+        "discriminator_hidden": [32],
+        "learning_rate": 0.005,
+    }
+}
 _SLOPE = 0.2  # of the leaky ReLUs
 
 
@@ -49,6 +64,9 @@ class Config(FamilyConfig):
             f"fully connected generator {generator} against a discriminator {discriminator}, both fed an embedding of "
             f"the label, updated in turn with the logistic loss ({training.describe_schedule()})."
         )
+
+    def sources(self) -> list[str]:
+        return ["Mirza, Osindero 2014, conditional generative adversarial nets, arXiv:1411.1784"]
 
 
 class Generator(nn.Module):
@@ -87,7 +105,7 @@ class Discriminator(nn.Module):
         return logits.squeeze(1)
 
 
-class Model(GenerativeModel):
+class Model(AdversarialModel):
     """The generator; the discriminator is needed for training alone."""
 
     conditional = True
@@ -96,35 +114,35 @@ class Model(GenerativeModel):
         super().__init__(config)
         self.generator = Generator(config)
 
-    def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        x: Tensor = self.generator(draw_normal(len(labels), self.config.latent_dim, rng), labels)
-        return x
-
 
 class Objective(AdversarialObjective):
     """Alternating updates of generator and discriminator on the same batch of labels."""
 
     def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
-        betas = (config.adam_beta1, 0.999)
-        self.prepare(model, Discriminator(config), config, fabric, total_steps, betas=betas, decay="none")
+        super().__init__(model, config, fabric, total_steps)
+        self.oppose(Discriminator(config), betas=(config.adam_beta1, 0.999), decay="none")
 
-    def step(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        x_fake = self.generator(draw_noise(len(x), self.config.latent_dim, rng, self.fabric), y)
+    def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        x_fake = self.generator(self.noise(len(x), rng), y)
         loss_g = generator_loss(self.judge(x_fake, y).float(), "logistic")
-        self.update(self.optimizer_g, loss_g)
+        self.descend(self.optimizer_g, loss_g)
 
         logits_real, logits_fake = self.discriminator(torch.cat([x, x_fake.detach()]), y.repeat(2)).chunk(2)
         loss_d = discriminator_loss(logits_real, logits_fake, "logistic")
-        self.update(self.optimizer_d, loss_d)
+        self.descend(self.optimizer_d, loss_d)
         return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        z = draw_normal(len(x), self.config.latent_dim, rng)
         self.discriminator.eval()
         logits_real = self.discriminator(x, y)
-        logits_fake = self.discriminator(self.generator(z, y), y)
+        logits_fake = self.discriminator(self.draw(y, rng), y)
         self.discriminator.train()
         return {
             "loss_g": generator_loss(logits_fake, "logistic"),
             "loss_d": discriminator_loss(logits_real, logits_fake, "logistic"),
         }
+
+
+def plain_step(config: Training, device: torch.device) -> Any:
+    """The update of a first tutorial for the same networks."""
+    return plain_adversarial_step(Model(config).generator, Discriminator(config), config, device)

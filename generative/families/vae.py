@@ -9,24 +9,33 @@ mixture fitted to the posterior samples of the training images, which do not fil
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from generative.capabilities.encoding import EncodesImages
+from generative.capabilities.likelihood import Likelihood, WeighsPosteriorSamples
+from generative.capabilities.sampling import DrawsSamples
 from generative.compute.batching import in_batches
 from generative.compute.runtime import average, draw_noise, draw_normal, make_rng
 from generative.config import PositiveFloat
 from generative.data.fashion_mnist import NUM_PIXELS
 from generative.data.splits import Split, to_unit
-from generative.family import FamilyConfig, GenerativeModel, LikelihoodBound
+from generative.family import FamilyConfig, GenerativeModel
 from generative.networks.coders import make_decoder, make_encoder, refine
 from generative.networks.losses import squared_error
 from generative.networks.mixture import Mixture
-from generative.training.autoencoding import AutoencodingObjective, AutoencodingSampling, AutoencodingTraining
+from generative.training.autoencoding import SMALL as SMALL
+from generative.training.autoencoding import (
+    AutoencodingObjective,
+    AutoencodingSampling,
+    AutoencodingTraining,
+    plain_autoencoding_step,
+)
 
-_GRID_TAIL = 0.02  # share of the prior that the grid leaves out on each side
 _FINISH_BATCH = 5000
 
 
@@ -53,12 +62,18 @@ class Config(FamilyConfig):
             f"{source}.{self.sampling.describe_refinement()}"
         )
 
+    def sources(self) -> list[str]:
+        found = ["Kingma, Welling 2014, auto-encoding variational Bayes, ICLR"]
+        if self.training.decoder_variance == "calibrated":
+            found.append("Rybkin et al. 2021, simple and effective VAE training with calibrated decoders, ICML")
+        if self.sampling.mixture_components:
+            found.append("Dai, Wipf 2019, diagnosing and enhancing VAE models, ICLR")
+        return [*found, *self.sampling.sources()]
 
-class Model(GenerativeModel):
+
+class Model(GenerativeModel, DrawsSamples, EncodesImages, WeighsPosteriorSamples):
     """Encoder x -> (mu, logvar), each (B, d); decoder z -> x_hat; the variance of the likelihood."""
 
-    encodes = True
-    bounds_likelihood = True
     variance: Tensor
 
     def __init__(self, config: Training) -> None:
@@ -94,7 +109,7 @@ class Model(GenerativeModel):
     def draw_latents(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """One draw (B, d) from q(z | x) of each image."""
         mu, logvar = self.posterior(x)
-        return reparametrise(mu, logvar, draw_normal(len(mu), self.config.latent_dim, rng))
+        return reparametrise(mu, logvar, draw_normal(mu.shape, rng))
 
     def encode(self, x: Tensor) -> Tensor:
         return refine(self.posterior(x)[0], x, self._loss, self.sampling.refine_steps)
@@ -110,20 +125,20 @@ class Model(GenerativeModel):
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         if self.sampling.mixture_components:
             return self.decode(self.density.sample(len(labels), rng))
-        return self.decode(draw_normal(len(labels), self.config.latent_dim, rng))
+        return self.decode(draw_normal((len(labels), self.config.latent_dim), rng))
 
-    def grid_axis(self, count: int) -> Tensor:
-        quantiles = torch.linspace(_GRID_TAIL, 1 - _GRID_TAIL, count, dtype=torch.float64)
-        return torch.special.ndtri(quantiles).float().unsqueeze(1).expand(-1, self.config.latent_dim)
+    def log_likelihood(self, x: Tensor, rng: torch.Generator) -> Likelihood:
+        """The evidence lower bound, with one posterior sample for each image."""
+        x_hat, mu, logvar = self(x, draw_normal((len(x), self.config.latent_dim), rng))
+        parts = {"loss_recon": gaussian_nll(x, x_hat, self.variance), "loss_kl": kl_to_standard_normal(mu, logvar)}
+        return Likelihood(-(parts["loss_recon"] + parts["loss_kl"]), parts)
 
-    def likelihood_bound(self, x: Tensor, rng: torch.Generator) -> LikelihoodBound:
-        eps = draw_normal(len(x), self.config.latent_dim, rng)
-        x_hat, mu, logvar = self(x, eps)
-        return LikelihoodBound(gaussian_nll(x, x_hat, self.variance), kl_to_standard_normal(mu, logvar), mu)
+    def posterior_means(self, x: Tensor) -> Tensor:
+        return self.posterior(x)[0]
 
     def log_weights(self, x: Tensor, count: int, rng: torch.Generator) -> Tensor:
         mu, logvar = (value.repeat_interleave(count, 0) for value in self.posterior(x))  # (B count, d)
-        eps = draw_normal(len(mu), self.config.latent_dim, rng)
+        eps = draw_normal(mu.shape, rng)
         z = reparametrise(mu, logvar, eps)
         log_likelihood = -gaussian_nll(x.repeat_interleave(count, 0), self.decode(z), self.variance)
         log_ratio = (eps.square() + logvar - z.square()).sum(1) / 2  # log p(z) - log q(z | x)
@@ -133,7 +148,7 @@ class Model(GenerativeModel):
 class Objective(AutoencodingObjective):
     """Negative evidence lower bound, one posterior sample per image, averaged over the batch."""
 
-    losses = ("loss",)
+    losses: Mapping[str, str] = {"loss": "negative evidence lower bound, nats per image"}
 
     def reconstruct(self, x: Tensor) -> Tensor:
         x_hat: Tensor = self.raw_model.decode(self.raw_model.posterior(x)[0])
@@ -141,11 +156,11 @@ class Objective(AutoencodingObjective):
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         x_hat = self.reconstruct(x)
-        eps = draw_normal(len(x), self.config.latent_dim, rng)
+        eps = draw_normal((len(x), self.config.latent_dim), rng)
         return self._bound(x, eps) | {"mse_x1000": 1000 * (x_hat - x).square().mean()}
 
     def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        return self._bound(x, draw_noise(len(x), self.config.latent_dim, rng, self.fabric))
+        return self._bound(x, draw_noise((len(x), self.config.latent_dim), rng, self.fabric))
 
     def _bound(self, x: Tensor, eps: Tensor) -> dict[str, Tensor]:
         x_hat, mu, logvar = self.network(x, eps)
@@ -182,3 +197,14 @@ def gaussian_nll(x: Tensor, x_hat: Tensor, variance: Tensor) -> Tensor:
 def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mu, exp(logvar)) || N(0, I)), (B,), in nats per image; Kingma & Welling 2014, appendix B."""
     return (mu.square() + logvar.exp() - 1 - logvar).sum(1) / 2
+
+
+def plain_step(config: Any, device: torch.device) -> Any:
+    """The update of a first tutorial for the same networks."""
+
+    def loss(model: Model, x: Tensor) -> Tensor:
+        x_hat, mu, logvar = model(x, torch.randn(len(x), config.latent_dim, device=device))
+        divergence = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+        return F.mse_loss(x_hat, x, reduction="sum") + divergence
+
+    return plain_autoencoding_step(Model(config), config, device, loss)

@@ -1,6 +1,8 @@
-"""Figures made of numbers: the latent space, training curves, and scores beside their floor."""
+"""Figures made of numbers: the latent space, curves, and scores beside their floor."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
@@ -9,104 +11,176 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor
 
 from generative.data.fashion_mnist import CLASS_NAMES
 from generative.figures.latents import Plane
-from generative.figures.style import CLASS_COLOURS, REAL_COLOUR, model_colour, new_figure
+from generative.figures.style import CLASS_COLOURS, REAL_COLOUR, model_colour, model_marker, new_figure, panel_grid
 
 _TAIL = 0.002  # share of the points left outside on each side, so that a few far ones do not shrink the rest
+_ROW = 0.26  # inches of a model in a chart with one row for each
 
 
 def latent_spaces(by_model: dict[str, tuple[Plane, Tensor]]) -> Figure:
     """Latents of test images in a plane, one panel per model, coloured by their labels (N,)."""
-    figure, axes = new_figure(4.3 * len(by_model) + 1.3, 4.4, columns=len(by_model))
+    rows, columns = panel_grid(len(by_model), widest=3)
+    figure, axes = new_figure(4.0 * columns + 1.4, 4.2 * rows, rows, columns, used=len(by_model))
     for panel, (name, (plane, labels)) in zip(axes, by_model.items(), strict=True):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))  # no class on top
         colours = np.array([CLASS_COLOURS[CLASS_NAMES[label]] for label in labels[order].tolist()])
         x, y = plane.points[order].T.numpy()
-        panel.scatter(x, y, c=colours, s=3.5, alpha=0.7, linewidths=0)
+        panel.scatter(x, y, c=colours, s=5, alpha=0.7, linewidths=0)
         low, high = torch.quantile(plane.points, torch.tensor([_TAIL, 1 - _TAIL]), dim=0)
         margin = (0.04 * (high - low)).clamp(min=1e-3)
         panel.set_xlim(float(low[0] - margin[0]), float(high[0] + margin[0]))
         panel.set_ylim(float(low[1] - margin[1]), float(high[1] + margin[1]))
-        panel.set_title(f"{name}: {plane.title}")
+        panel.set_title(f"{name}\n{plane.title}")
         panel.set_xlabel(plane.axes[0])
         panel.set_ylabel(plane.axes[1])
     marks = [
-        axes[-1].plot([], [], "o", color=colour, markersize=6, label=name)[0] for name, colour in CLASS_COLOURS.items()
+        axes[0].plot([], [], "o", color=colour, markersize=7, label=name)[0] for name, colour in CLASS_COLOURS.items()
     ]
-    figure.legend(handles=marks, loc="outside right center")
+    figure.legend(handles=marks, loc="outside right center", fontsize=10)
     return figure
 
 
-def training_curves(curves: dict[str, pd.DataFrame]) -> Figure:
+class Training(NamedTuple):
+    """Curves of one network, and the words for what it minimised, with the unit, by their name in the table."""
+
+    table: pd.DataFrame
+    losses: Mapping[str, str]
+
+
+def training_curves(curves: dict[str, Training], *, widest: int = 3, scale: float = 1.0) -> Figure:
     """One panel per network: what it minimised on the training (solid) and the validation split (dashed).
 
-    Where there is a total `loss`, its parts are left out: they are in the curves' files.
+    Panels are `widest` side by side at most, `scale` times as large as usual, with letters as large as ever.
     """
-    columns = 2
-    rows = -(-len(curves) // columns)
-    figure, axes = new_figure(4.6 * columns, 2.6 * rows, rows, columns)
-    for panel, (name, table) in zip(axes, curves.items(), strict=False):
-        keys = [key.removeprefix("train_") for key in table.columns if key.startswith("train_")]
-        for index, key in enumerate(["loss"] if "loss" in keys else keys):
-            _draw_curve(panel, table, key, model_colour(index))
+    rows, columns = panel_grid(len(curves), widest=widest)
+    figure, axes = new_figure(4.1 * scale * columns, 2.7 * scale * rows, rows, columns, used=len(curves))
+    for panel, (name, training) in zip(axes, curves.items(), strict=True):
+        keys = [key for key in training.losses if f"train_{key}" in training.table]
+        for index, key in enumerate(keys):
+            _draw_curve(panel, training.table, key, model_colour(index))
         panel.set_title(name)
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.set_ylabel("loss")
-        panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        if len(keys) == 1:
+            panel.set_ylabel(fill(training.losses[keys[0]], 24), fontsize=9)
+        else:
+            lines = [Line2D([], [], color=model_colour(index)) for index in range(len(keys))]
+            panel.legend(lines, [training.losses[key] for key in keys], fontsize=8, loc="best")
+            panel.set_ylabel("loss")
     splits = [Line2D([], [], color="black", linestyle=style) for style in ("-", "--")]
-    figure.legend(splits, ["training split", "validation split"], loc="outside upper center", ncols=2, fontsize=8)
-    for panel in axes[len(curves) :]:
-        panel.set_axis_off()
+    figure.legend(splits, ["training split", "validation split"], loc="outside upper center", ncols=2, fontsize=9)
     return figure
 
 
 def _draw_curve(panel: Axes, table: pd.DataFrame, key: str, colour: str) -> None:
-    panel.plot(table["epoch"], table[f"train_{key}"], color=colour, label=key)
-    if f"validation_{key}" in table:
-        panel.plot(table["epoch"], table[f"validation_{key}"], "--", color=colour)
+    for split, style in (("train", "-"), ("validation", "--")):
+        column = f"{split}_{key}"
+        if column in table:
+            known = table[table[column].notna()]
+            panel.plot(known["epoch"], known[column], style, color=colour)
 
 
-class Bars(NamedTuple):
-    """One score of several models; `real` is what real images reach: the floor or the ceiling."""
+class Dots(NamedTuple):
+    """One score of several models, with its error; `real` is what real images reach: the floor or the ceiling."""
 
     title: str
-    values: dict[str, float]
-    real: float | None
+    values: dict[str, tuple[float, float]]
+    real: tuple[float, float] | None
     log_scale: bool
+    lower_is_better: bool
 
 
-def score_bars(charts: Sequence[Bars], models: Sequence[str]) -> Figure:
-    """One bar chart per score, the score of real images as a line; a model keeps its colour and its place."""
-    figure, axes = new_figure(3.1 * len(charts), 2.9, columns=len(charts))
+def score_dots(charts: Sequence[Dots], models: Sequence[str], *, widest: int = 3) -> Figure:
+    """One chart per score: a row for each model, best on top, with the standard error; real images as a band.
+
+    A model has the same colour and mark in every chart, by its place in `models`.
+    """
+    rows, columns = panel_grid(len(charts), widest=widest)
+    most = max(len(chart.values) for chart in charts)
+    height = _ROW * (most + 1) + 1.15
+    figure, axes = new_figure(4.0 * columns, height * rows, rows, columns, used=len(charts))
     for panel, chart in zip(axes, charts, strict=True):
-        _draw_bars(panel, chart, models)
+        _draw_dots(panel, chart, models)
     return figure
 
 
-def _draw_bars(panel: Axes, chart: Bars, models: Sequence[str]) -> None:
-    shown = [(place, name) for place, name in enumerate(models) if name in chart.values]
-    heights = [chart.values[name] for _, name in shown]
-    colours = [model_colour(place) for place, _ in shown]
-    drawn = panel.bar([place for place, _ in shown], heights, color=colours, width=0.65)
-    panel.bar_label(drawn, [f"{height:.3g}" for height in heights], fontsize=8)
-    panel.set_xticks(range(len(models)), models)
-    panel.set_xlim(-0.6, len(models) - 0.4)
-    for place, name in enumerate(models):
-        if name not in chart.values:
-            panel.annotate("–", (place, 0.02), xycoords=("data", "axes fraction"), ha="center")
-    known = [*heights, *([] if chart.real is None else [chart.real])]
+def _draw_dots(panel: Axes, chart: Dots, models: Sequence[str]) -> None:
+    order = sorted(chart.values, key=lambda name: chart.values[name][0], reverse=not chart.lower_is_better)
     if chart.real is not None:
-        panel.axhline(chart.real, color=REAL_COLOUR, linestyle="--", linewidth=1)
-        panel.plot([], [], "--", color=REAL_COLOUR, linewidth=1, label=f"real images: {chart.real:.3g}")
-        panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1))
-    if chart.log_scale:
-        panel.set_yscale("log")
-        panel.set_ylim(0.5 * min(known), 2 * max(known))
+        value, error = chart.real
+        panel.axvline(value, color=REAL_COLOUR, linestyle="--", linewidth=1)
+        panel.axvspan(value - 2 * error, value + 2 * error, color=REAL_COLOUR, alpha=0.18, linewidth=0)
+        panel.set_xlabel(f"dashed: real images, {value:.3g}", fontsize=9)
+    for row, name in enumerate(order):
+        value, error = chart.values[name]
+        place = models.index(name)
+        panel.errorbar(
+            value, row, xerr=error, fmt=model_marker(place), color=model_colour(place), markersize=6, capsize=3
+        )
+        panel.annotate(f"{value:.3g}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    panel.set_yticks(range(len(order)), order)
+    panel.set_ylim(len(order) - 0.4, -0.6)
+    shown = [*chart.values.values(), *([] if chart.real is None else [chart.real])]
+    if chart.log_scale and min(value for value, _ in shown) > 0:
+        panel.set_xscale("log")
+        panel.set_xlim(0.6 * min(value for value, _ in shown), 1.7 * max(value for value, _ in shown))
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.xaxis.set_minor_formatter(NullFormatter())
     else:
-        panel.set_ylim(0, 1.12 * max(known))
+        low, high = min(value - 2 * error for value, error in shown), max(value + 2 * error for value, error in shown)
+        margin = 0.06 * ((high - low) or abs(low) or 1.0)
+        panel.set_xlim(low - margin, high + margin)
+    panel.grid(axis="y", color="#dddddd", linewidth=0.6)
+    panel.set_axisbelow(True)
     panel.set_title(chart.title)
+
+
+class Lines(NamedTuple):
+    """A chart of lines: `y` by name, each over `x`."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x: Sequence[float]
+    y: Mapping[str, Sequence[float]]
+    log_scale: bool = False
+
+
+def line_charts(charts: Sequence[Lines]) -> Figure:
+    """The charts side by side."""
+    rows, columns = panel_grid(len(charts), widest=3)
+    figure, axes = new_figure(4.2 * columns, 3.1 * rows, rows, columns, used=len(charts))
+    for panel, chart in zip(axes, charts, strict=True):
+        mark = "" if len(chart.x) > 30 else "o"
+        for index, (name, values) in enumerate(chart.y.items()):
+            panel.plot(chart.x, values, marker=mark, markersize=4, color=model_colour(index), label=name)
+        known = [value for values in chart.y.values() for value in values]
+        if chart.log_scale and min(known) > 0:
+            panel.set_yscale("log")
+        if all(float(x).is_integer() for x in chart.x):
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_title(chart.title)
+        panel.set_xlabel(chart.x_label)
+        panel.set_ylabel(chart.y_label)
+        if len(chart.y) > 1:
+            panel.legend(fontsize=8)
+    return figure
+
+
+def number_table(title: str, numbers: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Numbers (R, C) with a word for each row and column."""
+    figure, (panel,) = new_figure(1.6 + 1.3 * len(columns), 0.7 + 0.3 * len(rows))
+    panel.set_axis_off()
+    text = [[_as_text(value) for value in row] for row in numbers.tolist()]
+    panel.table(text, rowLabels=list(rows), colLabels=list(columns), loc="center", cellLoc="right")
+    panel.set_title(title)
+    return figure
+
+
+def _as_text(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4g}"

@@ -9,17 +9,19 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from generative.data.fashion_mnist import CLASS_NAMES
-from generative.figures.style import INK, new_figure
+from generative.figures.style import INK, new_figure, panel_grid
 from generative.io.files import atomic_path
 
 _GAP = 2  # pixels between two images
 _SIDE = 28
 _CELL = _SIDE + _GAP
 _BLOCK_GAP = 8  # more pixels, between blocks of rows or columns
+_MANY = 6  # models
 
 
 def row_tops(rows: int, gaps_after_rows: Sequence[int] = ()) -> list[int]:
@@ -61,7 +63,7 @@ def show_tiles(
 
 
 def reconstructions(images: Tensor, by_model: dict[str, Tensor]) -> Figure:
-    """Test images of every class above their reconstructions by each model.
+    """Test images of every class above their reconstructions by each model; one of each class if models are many.
 
     Args:
         images: uint8 (E * 10, 1, 28, 28): all classes in order, E times.
@@ -69,8 +71,10 @@ def reconstructions(images: Tensor, by_model: dict[str, Tensor]) -> Figure:
     """
     rows: list[Tensor] = []
     names: list[str] = []
-    examples = len(images) // len(CLASS_NAMES)
-    for part in zip(*(strip.chunk(examples) for strip in (images, *by_model.values())), strict=True):
+    per_class = len(images) // len(CLASS_NAMES)
+    examples = per_class if len(by_model) < _MANY else 1
+    parts = [strip.chunk(per_class)[:examples] for strip in (images, *by_model.values())]
+    for part in zip(*parts, strict=True):
         rows += part
         names += ["test image", *by_model]
     block = 1 + len(by_model)
@@ -82,10 +86,11 @@ def reconstructions(images: Tensor, by_model: dict[str, Tensor]) -> Figure:
 
 
 def samples_by_class(samples: Tensor, labels: Tensor, columns: int, title: str) -> Figure:
-    """The first `columns` samples (N, 1, 28, 28) of each class, one class per row."""
-    rows = torch.stack([samples[labels == label][:columns] for label in range(len(CLASS_NAMES))])
-    figure, (axes,) = new_figure(0.62 * columns + 1.2, 0.62 * len(CLASS_NAMES) + 0.4)
-    show_tiles(axes, tile(rows), CLASS_NAMES)
+    """The first `columns` samples (N, 1, 28, 28) of each class that there is, one class per row."""
+    classes = labels.unique().tolist()
+    rows = torch.stack([samples[labels == label][:columns] for label in classes])
+    figure, (axes,) = new_figure(0.62 * columns + 1.2, 0.62 * len(classes) + 0.4)
+    show_tiles(axes, tile(rows), [CLASS_NAMES[label] for label in classes])
     axes.set_title(title)
     return figure
 
@@ -100,7 +105,8 @@ def neighbours(samples: Tensor, nearest: Tensor, title: str) -> Figure:
 
 def sample_panels(panels: dict[str, Tensor]) -> Figure:
     """For each title images (S * S, 1, 28, 28) as a square."""
-    figure, axes = new_figure(3.2 * len(panels), 3.4, columns=len(panels))
+    rows, columns = panel_grid(len(panels), widest=4)
+    figure, axes = new_figure(3.2 * columns, 3.4 * rows, rows, columns, used=len(panels))
     figure.set_layout_engine("constrained", wspace=0.08)
     for panel, (title, images) in zip(axes, panels.items(), strict=True):
         side = math.isqrt(len(images))
@@ -120,12 +126,27 @@ def latent_grid(grid: Tensor, axis: Tensor, title: str) -> Figure:
     canvas = tile(grid.unflatten(0, (count, count)))
     figure, (panel,) = new_figure(6.6, 6.8)
     panel.imshow(canvas, cmap=INK, vmin=0, vmax=255, interpolation="nearest")
-    marks = np.linspace(0, count - 1, 5).round().astype(int)
-    panel.set_xticks(marks * _CELL + _SIDE / 2, [f"{axis[mark, 0]:.2g}" for mark in marks])
-    panel.set_yticks((count - 1 - marks) * _CELL + _SIDE / 2, [f"{axis[mark, 1]:.2g}" for mark in marks])
+    middles = np.arange(count) * _CELL + _SIDE / 2
+    ticks = [_round_ticks(axis[:, dimension].double().numpy()) for dimension in (0, 1)]
+    panel.set_xticks(np.interp(ticks[0], axis[:, 0], middles), [f"{tick:g}" for tick in ticks[0]])
+    panel.set_yticks(np.interp(ticks[1], axis[:, 1], middles[::-1]), [f"{tick:g}" for tick in ticks[1]])
     panel.set_xlabel("latent $z_1$")
     panel.set_ylabel("latent $z_2$")
     panel.set_title(title)
+    return figure
+
+
+def _round_ticks(coordinates: np.ndarray) -> list[float]:
+    """Round numbers within rising `coordinates`."""
+    low, high = coordinates[0], coordinates[-1]
+    return [float(tick) for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
+
+
+def strip(images: Tensor, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
+    """Images uint8 (R, C, 1, 28, 28) in rows and columns, with a word for each row and column, or none."""
+    figure, (axes,) = new_figure(0.62 * images.shape[1] + 1.2, 0.62 * len(images) + 0.5)
+    show_tiles(axes, tile(images), rows, columns)
+    axes.set_title(title)
     return figure
 
 

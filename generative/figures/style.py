@@ -1,12 +1,13 @@
 """One look for every figure: font, class names and colours, and bytes that depend on the data alone."""
 
+import math
+import os
 from pathlib import Path
 from typing import Any
 
+os.environ["MPLBACKEND"] = "Agg"  # before the import, which refuses what a notebook sets
+
 import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,14 +23,27 @@ CLASS_COLOURS = dict(
         strict=True,
     )
 )
-MODEL_COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#9d755d", "#eeca3b")
+# Ten hues, each with five marks: fifty models stay apart.
+MODEL_COLOURS = (
+    "#4c78a8",
+    "#f58518",
+    "#54a24b",
+    "#b279a2",
+    "#e45756",
+    "#17a2a2",
+    "#9d755d",
+    "#c9a400",
+    "#333333",
+    "#d64f9b",
+)
+MODEL_MARKERS = ("o", "s", "^", "D", "v")
 REAL_COLOUR = "#444444"
 INK = "gray_r"  # clothes dark on white paper
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
-    "font.size": 9,
-    "axes.titlesize": 10,
+    "font.size": 10,
+    "axes.titlesize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
@@ -38,12 +52,23 @@ _RC: dict[Any, Any] = {
 }
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of `width` x `height` inches and its `rows` x `columns` axes, row by row."""
+def panel_grid(count: int, *, widest: int) -> tuple[int, int]:
+    """Rows and columns for `count` panels, at most `widest` side by side; as even as can be."""
+    rows = math.ceil(count / widest)
+    return rows, math.ceil(count / rows)
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, *, used: int | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` x `height` inches and its `rows` x `columns` axes, row by row, without those not `used`."""
     matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
     plt.rcParams.update(_RC)
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
-    return figure, list(axes.flat)
+    panels = list(axes.flat)
+    for panel in panels[used:] if used is not None else []:
+        panel.remove()
+    return figure, panels[:used]
 
 
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
@@ -64,3 +89,8 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
 def model_colour(index: int) -> str:
     """The colour of the model at position `index`."""
     return MODEL_COLOURS[index % len(MODEL_COLOURS)]
+
+
+def model_marker(index: int) -> str:
+    """The mark of the model at position `index`."""
+    return MODEL_MARKERS[index // len(MODEL_COLOURS) % len(MODEL_MARKERS)]

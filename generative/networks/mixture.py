@@ -52,5 +52,5 @@ class Mixture:
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """Draw vectors (count, d)."""
         component = torch.multinomial(self.weights, count, replacement=True, generator=rng)
-        eps = draw_normal(count, self.means.shape[1], rng)
+        eps = draw_normal((count, self.means.shape[1]), rng)
         return self.means[component] + torch.einsum("nij,nj->ni", self.factors[component], eps)

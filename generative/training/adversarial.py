@@ -1,87 +1,92 @@
-"""What the families of generative adversarial networks share: losses, two optimizers, their updates."""
+"""What the families of generative adversarial networks share: losses, penalties, two optimizers, averaged weights."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generative.compute.runtime import draw_normal
-from generative.objective import TrainingObjective
-from generative.training.schedules import Decay, make_schedule
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from generative.capabilities.sampling import DrawsSamples
+from generative.compute.portable import square_root
+from generative.compute.runtime import draw_noise, draw_normal, make_rng
+from generative.data.splits import Split, balanced_labels
+from generative.family import GenerativeModel
+from generative.training.averaging import MovingAverage, estimate_statistics
+from generative.training.gradient import GradientObjective
+from generative.training.schedules import Decay
 
 Loss = Literal["least_squares", "logistic"]
 
+_TINY = 1e-12  # keeps the gradient of a norm finite at 0
+_STATISTICS_BATCH, _STATISTICS_BATCHES = 1000, 20  # of samples that the final normalisations are measured on
 
-class AdversarialObjective(TrainingObjective):
-    """Two networks that are updated in turn, each with an Adam of its own."""
 
-    losses = ("loss_g", "loss_d")
+class AdversarialModel(GenerativeModel, DrawsSamples):
+    """A network `generator` from noise (B, config.latent_dim) and labels (B,), which it need not read, to images."""
 
-    def prepare(
-        self,
-        model: Any,
-        discriminator: nn.Module,
-        config: Any,
-        fabric: "Fabric",
-        total_steps: int,
-        *,
-        betas: tuple[float, float],
-        decay: Decay,
+    generator: nn.Module
+
+    def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        x: Tensor = self.generator(draw_normal((len(labels), self.config.latent_dim), rng), labels)
+        return x
+
+
+class AdversarialObjective(GradientObjective):
+    """The generator of an `AdversarialModel` and a discriminator, each with an Adam of its own."""
+
+    losses: Mapping[str, str] = {
+        "loss_g": "generator: logistic loss, nats",
+        "loss_d": "discriminator: logistic loss, nats",
+    }
+
+    average: MovingAverage | None
+
+    def oppose(
+        self, discriminator: nn.Module, *, betas: tuple[float, float], decay: Decay, ema_decay: float = 0.0
     ) -> None:
-        """Set up `model.generator` and `discriminator` on Fabric's device, with optimizers and schedules."""
-        self.raw_model = model
+        """Set up the model's generator and `discriminator`; with `ema_decay` samples come from an average."""
         self.raw_discriminator = discriminator  # for what has no gradient to share between devices
-        self.config = config
-        self.fabric = fabric
         adam_g, adam_d = (
-            torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=betas, fused=True)
-            for network in (model.generator, discriminator)
+            torch.optim.Adam(network.parameters(), lr=self.config.learning_rate, betas=betas, fused=True)
+            for network in (self.raw_model.generator, discriminator)
         )
-        self.generator, self.optimizer_g = fabric.setup(model.generator, adam_g)
-        self.discriminator, self.optimizer_d = fabric.setup(discriminator, adam_d)
-        self.optimizers = (self.optimizer_g, self.optimizer_d)
-        self.schedules = [make_schedule(optimizer, decay, total_steps) for optimizer in self.optimizers]
+        self.generator, self.optimizer_g = self.optimise(self.raw_model.generator, adam_g, decay)
+        self.discriminator, self.optimizer_d = self.optimise(discriminator, adam_d, decay)
+        self.average = self.keep_average(self.raw_model.generator, ema_decay) if ema_decay else None
 
-    def update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        """One step of `optimizer` down the gradient of `loss`."""
-        optimizer.zero_grad()
-        self.fabric.backward(loss)
-        optimizer.step()
+    def noise(self, count: int, rng: torch.Generator) -> Tensor:
+        """Noise (count, config.latent_dim) for this process's share of a batch."""
+        return draw_noise((count, self.config.latent_dim), rng, self.fabric)
 
-    def judge(self, x: Tensor, y: Tensor) -> Any:
+    def judge(self, *inputs: Tensor) -> Any:
         """What the discriminator says of generated images, with gradients for the generator alone."""
         self.raw_discriminator.requires_grad_(False)
         with self.fabric.autocast():
-            judged = self.raw_discriminator(x, y)
+            judged = self.raw_discriminator(*inputs)
         self.raw_discriminator.requires_grad_(True)
         return judged
 
-    def preview(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor | None:
-        """Samples of the labels `y`, from the same noise after every epoch."""
-        return torch.as_tensor(self.sampling_network()(draw_normal(len(y), self.config.latent_dim, rng), y))
+    def draw(self, labels: Tensor, rng: torch.Generator) -> Tensor | None:
+        """Samples of the generator that they would come from if the training ended now."""
+        z = draw_normal((len(labels), self.config.latent_dim), rng)
+        return torch.as_tensor(self.sampling_network()(z, labels))
 
     def sampling_network(self) -> nn.Module:
         """The generator that samples would come from if the training ended now."""
-        generator: nn.Module = self.raw_model.generator
-        return generator
+        network: nn.Module = self.raw_model.generator if self.average is None else self.average.network
+        return network
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "discriminator": self.raw_discriminator.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedules": [schedule.state_dict() for schedule in self.schedules],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.raw_discriminator.load_state_dict(state["discriminator"])
-        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-        for schedule, values in zip(self.schedules, state["schedules"], strict=True):
-            schedule.load_state_dict(values)
+    def finish(self, train: Split) -> None:
+        """Keep the averaged generator, if there is one, with normalisations that fit it."""
+        if self.average is None:
+            return
+        rng = make_rng(self.config.seed, train.images.device)
+        labels = balanced_labels(_STATISTICS_BATCH).to(train.images.device)
+        size = (_STATISTICS_BATCH, self.config.latent_dim)
+        noise = (draw_normal(size, rng) for _ in range(_STATISTICS_BATCHES))
+        estimate_statistics(self.average.network, ((z, labels) for z in noise))
+        self.raw_model.generator.load_state_dict(self.average.network.state_dict())
 
 
 def discriminator_loss(logits_real: Tensor, logits_fake: Tensor, loss: Loss) -> Tensor:
@@ -100,3 +105,69 @@ def generator_loss(logits_fake: Tensor, loss: Loss) -> Tensor:
     if loss == "least_squares":
         return (logits_fake - 1).square().mean() / 2
     return F.softplus(-logits_fake).mean()
+
+
+def r1_penalty(judge: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Half the mean squared norm of the gradient of `judge`, images to (B,), at real images `x`.
+
+    Mescheder, Geiger, Nowozin 2018, "Which Training Methods for GANs do actually Converge?", ICML, equation 9, without
+    its weight.
+    """
+    return input_gradients(judge, x).square().sum(1).mean() / 2
+
+
+def gradient_penalty(judge: Callable[[Tensor], Tensor], x_real: Tensor, x_fake: Tensor, share: Tensor) -> Tensor:
+    """Mean squared distance to 1 of the gradient's norm, between real and generated images.
+
+    Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", NeurIPS, equation 3, without its weight.
+
+    Args:
+        judge: images (B, 1, 28, 28) to (B,).
+        x_real: real images (B, 1, 28, 28).
+        x_fake: generated ones.
+        share: in [0, 1], (B,), of the real image in each mixture.
+    """
+    mixed = torch.lerp(x_fake.detach(), x_real, share.view(-1, 1, 1, 1))
+    norms = square_root(input_gradients(judge, mixed).square().sum(1) + _TINY)
+    return (norms - 1).square().mean()
+
+
+def input_gradients(judge: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Gradients (B, 784) of `judge`, images (B, 1, 28, 28) to (B,), at `x`, to be differentiated again."""
+    x = x.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(judge(x).sum(), x, create_graph=True)
+    return gradient.flatten(1)
+
+
+def plain_adversarial_step(
+    generator: nn.Module, discriminator: nn.Module, config: Any, device: torch.device
+) -> Callable[[Tensor, Tensor], None]:
+    """The update of a first tutorial: the default memory layout, Adam as it comes, the losses read after every step.
+
+    `discriminator` takes images and labels and returns logits (B,), or a tuple that begins with them.
+    """
+    generator, discriminator = (
+        network.to(device).to(memory_format=torch.contiguous_format) for network in (generator, discriminator)
+    )
+    optimizers = [torch.optim.Adam(net.parameters(), lr=config.learning_rate) for net in (generator, discriminator)]
+    criterion = nn.BCEWithLogitsLoss()
+
+    def judge(x: Tensor, y: Tensor) -> Tensor:
+        judged = discriminator(x, y)
+        logits: Tensor = judged[0] if isinstance(judged, tuple) else judged
+        return logits
+
+    def step(x: Tensor, y: Tensor) -> None:
+        real, fake = torch.ones(len(x), device=x.device), torch.zeros(len(x), device=x.device)
+        x_fake = generator(torch.randn(len(x), config.latent_dim, device=x.device), y)
+        loss_g = criterion(judge(x_fake, y), real)
+        optimizers[0].zero_grad()
+        loss_g.backward()
+        optimizers[0].step()
+        loss_d = (criterion(judge(x, y), real) + criterion(judge(x_fake.detach(), y), fake)) / 2
+        optimizers[1].zero_grad()
+        loss_d.backward()
+        optimizers[1].step()
+        loss_g.item(), loss_d.item()
+
+    return step

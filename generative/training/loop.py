@@ -5,7 +5,7 @@ device: one transfer to the host per epoch. After every epoch the state is check
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from generative.compute.runtime import average, gather, make_rng
 from generative.data.fashion_mnist import NUM_CLASSES
-from generative.data.splits import Split, batches, steps_per_epoch, to_uint8, to_unit
+from generative.data.splits import Split, balanced_labels, to_uint8, to_unit
 from generative.errors import PipelineError
 from generative.objective import TrainingObjective
 from generative.training.checkpoints import Checkpoints
@@ -28,6 +28,7 @@ _EXPLODED = 100.0  # a loss this many times its value on the untrained network h
 _VALIDATION_BATCH = 1000
 _PREVIEWED = 10  # images of each class
 _VALIDATION_SEED = 0  # the same noise in every epoch: curves show the model, not the draw
+_KEPT, _KEPT_BATCH = 2000, 500  # samples of a chosen epoch, and how many are drawn at a time
 
 
 def fit(
@@ -44,6 +45,8 @@ def fit(
     checkpoints: Checkpoints,
     on_epoch: Callable[[History], None],
     on_preview: Callable[[list[Tensor]], None] | None = None,
+    sampled_epochs: Collection[int] = (),
+    on_samples: Callable[[dict[int, Tensor]], None] | None = None,
 ) -> History:
     """Train `model` in place with `objective` for `epochs` passes over `train`.
 
@@ -65,6 +68,8 @@ def fit(
         on_epoch: called with the history so far, after each epoch and once on resuming.
         on_preview: called at the same times with what the objective's `preview` made after each epoch, uint8
             (100, 1, 28, 28) by class, ten images of each; not called if it makes nothing.
+        sampled_epochs: after which the objective's `draw` makes 2,000 samples.
+        on_samples: called at the end with them by epoch, uint8 (2000, 1, 28, 28), labels 0, 1, ..., 9, 0, 1, ...
 
     Returns:
         One row per epoch: `epoch` (from 1), the means over the epoch's batches as `train_*`, and the means
@@ -83,6 +88,7 @@ def fit(
     rng = make_rng(seed, device)
     history: History = []
     previews: list[Tensor] = []
+    kept: dict[int, Tensor] = {}
     initial: dict[str, float] = {}
     if fabric.global_rank:
         torch.manual_seed(seed + fabric.global_rank)  # each process drops out neurons of its own
@@ -98,6 +104,7 @@ def fit(
         objective.load_state_dict(state["objective"])
         _set_random_states(state["random_states"], rng, fabric)
         history, previews, initial = state["history"], state["previews"], state["initial"]
+        kept = state["kept"]
         fabric.print(f"{name}: goes on after epoch {len(history)} of {epochs}, where an earlier run was interrupted")
         if fabric.is_global_zero:
             report()
@@ -105,8 +112,8 @@ def fit(
     for epoch in range(len(history) + 1, epochs + 1):
         model.train()
         losses, first = _train_epoch(objective, train, batch_size, rng, fabric, f"{name} {epoch}/{epochs}")
-        initial = initial or first
-        _stop_if_diverged(name, epoch, objective.losses, losses, initial)
+        initial = first | initial
+        _stop_if_diverged(name, epoch, objective, losses, initial)
         scores = validate(model, objective, validation, fabric)
         row: dict[str, float] = {"epoch": epoch}
         row |= {f"train_{key}": value for key, value in losses.items()}
@@ -114,6 +121,8 @@ def fit(
         history.append(row)
         if on_preview is not None:
             previews += preview(model, objective, validation)
+        if epoch in sampled_epochs:
+            kept |= {epoch: draw_kept(model, objective, device)}
         random_states = _random_states(rng, fabric)
         if not fabric.is_global_zero:
             continue
@@ -124,12 +133,15 @@ def fit(
                 "random_states": random_states,
                 "history": history,
                 "previews": previews,
+                "kept": kept,
                 "initial": initial,
             }
         )
         report()
     model.eval()
     objective.finish(train)
+    if on_samples is not None and fabric.is_global_zero:
+        on_samples(kept)
     return history
 
 
@@ -159,26 +171,51 @@ def preview(model: nn.Module, objective: TrainingObjective, split: Split) -> lis
     return [] if images is None else [to_uint8(images).cpu()]
 
 
+def draw_kept(model: nn.Module, objective: TrainingObjective, device: torch.device) -> Tensor:
+    """2,000 samples as the model would draw them now, uint8 on the CPU.
+
+    Raises:
+        PipelineError: the objective draws none.
+    """
+    rng = make_rng(_VALIDATION_SEED, device)
+    was_training = model.training
+    model.eval()
+    parts = []
+    with torch.no_grad():
+        for labels in balanced_labels(_KEPT).to(device).split(_KEPT_BATCH):
+            images = objective.draw(labels, rng)
+            if images is None:
+                raise PipelineError("sampled_epochs asks for samples during the training, but this family draws none.")
+            parts.append(to_uint8(images).cpu())
+    model.train(was_training)
+    return torch.cat(parts)
+
+
 def _train_epoch(
     objective: TrainingObjective, train: Split, batch_size: int, rng: torch.Generator, fabric: "Fabric", title: str
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Means of the losses over one epoch, and their values in its first batch."""
+    """Means of the scalars over one epoch, and the first value of each."""
     sums = _Sums()
     first: dict[str, Tensor] = {}
+    latest: dict[str, Tensor] = {}
     bar = tqdm(
-        total=steps_per_epoch(len(train), batch_size) * batch_size,
+        total=objective.steps_per_epoch(len(train), batch_size) * batch_size,
         desc=title,
         unit=" images",
         unit_scale=True,
         disable=None if fabric.is_global_zero else True,
         leave=False,
     )
-    for x, y in batches(train, batch_size, rng, rank=fabric.global_rank, world_size=fabric.world_size):
-        losses = objective.step(x, y, rng)
-        first = first or {key: value.clone() for key, value in losses.items()}
-        sums.add(losses)
+    ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size}
+    for x, y in objective.batches(train, batch_size, rng, **ranks):
+        scalars = objective.step(x, y, rng)
+        first |= {key: value.clone() for key, value in scalars.items() if key not in first}
+        latest |= scalars
+        sums.add(scalars)
         if bar.update(batch_size):  # true only when the bar is drawn anew, a few times per second
-            bar.set_postfix({key: f"{float(losses[key]):.4g}" for key in objective.losses}, refresh=False)
+            bar.set_postfix(
+                {key: f"{float(latest[key]):.4g}" for key in objective.losses if key in latest}, refresh=False
+            )
     bar.close()
     return sums.means(fabric), {key: float(average(value, fabric)) for key, value in first.items()}
 
@@ -200,10 +237,12 @@ def _set_random_states(states: dict[str, list[Tensor]], rng: torch.Generator, fa
 
 
 def _stop_if_diverged(
-    name: str, epoch: int, watched: tuple[str, ...], losses: dict[str, float], initial: dict[str, float]
+    name: str, epoch: int, objective: TrainingObjective, losses: dict[str, float], initial: dict[str, float]
 ) -> None:
-    for key in watched:
-        limit = _EXPLODED * max(1.0, abs(initial[key]))
+    for key in objective.losses:
+        if key not in losses:
+            continue  # not reported at any step of this epoch
+        limit = math.inf if key in objective.scaleless else _EXPLODED * max(1.0, abs(initial[key]))
         if not math.isfinite(losses[key]) or not math.isfinite(initial[key]) or abs(losses[key]) > limit:
             raise PipelineError(
                 f"{name}: {key} diverged in epoch {epoch} (mean {losses[key]:.4g}, at the start "
@@ -216,18 +255,18 @@ class _Sums:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._weight = 0
+        self._weights: dict[str, int] = {}
 
     def add(self, scalars: dict[str, Tensor], weight: int = 1) -> None:
-        self._weight += weight
         for key, value in scalars.items():
             term = value.detach() * weight
             self._sums[key] = self._sums[key] + term if key in self._sums else term
+            self._weights[key] = self._weights.get(key, 0) + weight
 
     def means(self, fabric: "Fabric") -> dict[str, float]:
-        """Means over what was added in all processes."""
+        """Means over what was added in all processes, of each scalar over the times that it was added."""
         if not self._sums:
             return {}
-        means = torch.stack(list(self._sums.values())) / self._weight
+        means = torch.stack([total / self._weights[key] for key, total in self._sums.items()])
         values: list[Any] = average(means, fabric).tolist()
         return dict(zip(self._sums, values, strict=True))

@@ -16,7 +16,15 @@ def read_extractor(params: Params, name: str) -> tuple[ExtractorConfig, Any]:
     Raises:
         SettingError: no such extractor or kind, or naming each missing, unknown or wrong key.
     """
-    block, where = params.item("extractors", name), f"extractors.{name}"
+    return parse_extractor(params.item("extractors", name), where=f"extractors.{name}")
+
+
+def parse_extractor(block: dict[str, Any], *, where: str) -> tuple[ExtractorConfig, Any]:
+    """The settings in `block`, which stands at `where` in the params, and the module of the kind it names.
+
+    Raises:
+        SettingError: no such kind, or naming each missing, unknown or wrong key.
+    """
     kind = load_extractor_kind(block.get("kind"), where=where)
     config: ExtractorConfig = kind.Config.parse(block, where=where)
     return config, kind

@@ -2,10 +2,11 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -17,56 +18,67 @@ from torchvision.utils import make_grid
 from generative.compute.runtime import start
 from generative.compute.settings import ComputeConfig
 from generative.data.fashion_mnist import NUM_CLASSES
-from generative.data.splits import Split, load_split, steps_per_epoch
+from generative.data.splits import Split, load_split
 from generative.errors import FileMissingError
 from generative.io.files import write_bytes
 from generative.io.tables import write_table
 from generative.io.tensors import save_tensors, to_bytes
 from generative.objective import TrainingObjective
 from generative.training.checkpoints import Checkpoints
-from generative.training.loop import History, fit
-from stages.common.paths import CHECKPOINTS, TRAIN, VALIDATION
+from generative.training.loop import History, draw_kept, fit
+from stages.common.paths import TRAIN, VALIDATION
 
 _REHEARSED = 2000  # images
 _PREVIEW_GAP = 2  # pixels between two images
 
-MakeObjective = Callable[[Any, Any, Fabric, int], TrainingObjective]
+
+class Outputs(NamedTuple):
+    """Where a training writes what; None for what is not wanted."""
+
+    weights: Path
+    curves: Path
+    previews: Path | None = None
+    kept: Path | None = None
 
 
 def train_network(
     name: str,
     config: Any,
     make_model: Callable[[Any], nn.Module],
-    make_objective: MakeObjective,
+    objective_class: type[TrainingObjective],
     *,
     compute: ComputeConfig,
-    code: Sequence[Path],
-    weights: Path,
-    curves: Path,
-    previews: Path | None = None,
+    inputs: Sequence[Path],
+    checkpoints: Path,
+    outputs: Outputs,
+    extras: Mapping[str, Any] | None = None,
     rehearse: Callable[[Any, Split], None] | None = None,
 ) -> None:
-    """Train one network with the settings `config` and write its `weights` and `curves`.
+    """Train one network with the settings `config` and write `outputs`.
 
-    Images of what it makes after each epoch go into the folder `previews`, if one is given: 0.png, 1.png, ...
+    Images of what it makes after each epoch go into the folder `outputs.previews`: 0.png, 1.png, ...; samples of the
+    epochs that `config.sampled_epochs` names into `outputs.kept`, uint8 (2000, 1, 28, 28) by epoch.
 
     What comes after the last epoch is first done with an untrained copy and few images, so that what fails there fails
     before the first; `rehearse` does what later stages do with the network.
 
-    Goes on from a checkpoint if an earlier run with the same settings, inputs and code was interrupted; `code` are the
-    files of the stage `code` that say which code the result depends on.
+    Goes on from a checkpoint in the folder `checkpoints` if an earlier run with the same settings and `inputs` was
+    interrupted: files beside the splits that the result depends on, among them those that say of which code. `extras`
+    are further arguments of the objective.
     """
     start(compute)
     fabric = Fabric(accelerator=compute.accelerator, devices=compute.devices, precision=compute.precision)
     fabric.launch()
     train, validation = load_split(TRAIN), load_split(VALIDATION)
-    checkpoints = Checkpoints(CHECKPOINTS / name, fingerprint(config, compute, inputs=[TRAIN, VALIDATION, *code]))
-    with checkpoints.locked() if fabric.is_global_zero else nullcontext():
+    mark = fingerprint(config, compute, inputs=[TRAIN, VALIDATION, *inputs])
+    unfinished = Checkpoints(checkpoints / name, mark)
+    make_objective: Any = partial(objective_class, **(extras or {}))
+    with unfinished.locked() if fabric.is_global_zero else nullcontext():
         with torch.random.fork_rng():
             _rehearse(config, make_model, make_objective, train, fabric, rehearse)
         torch.manual_seed(config.seed)
         model = make_model(config)
-        steps = config.epochs * steps_per_epoch(len(train), config.batch_size)
+        steps = config.epochs * objective_class.steps_per_epoch(len(train), config.batch_size)
         objective = make_objective(model, config, fabric, steps)
         fit(
             model,
@@ -78,19 +90,21 @@ def train_network(
             batch_size=config.batch_size,
             seed=config.seed,
             fabric=fabric,
-            checkpoints=checkpoints,
-            on_epoch=lambda history: write_curves(curves, history),
-            on_preview=(lambda images: write_previews(previews, images)) if previews else None,
+            checkpoints=unfinished,
+            on_epoch=lambda history: write_curves(outputs.curves, history),
+            on_preview=partial(write_previews, outputs.previews) if outputs.previews else None,
+            sampled_epochs=config.sampled_epochs if outputs.kept else (),
+            on_samples=partial(_write_kept, outputs.kept) if outputs.kept else None,
         )
         if fabric.is_global_zero:
-            save_tensors(weights, dict(model.state_dict()), {"config": config.model_dump(mode="json")})
-            checkpoints.clear()
+            write_bytes(outputs.weights, _to_bytes(model, config, objective))
+            unfinished.clear()
 
 
 def _rehearse(
     config: Any,
     make_model: Callable[[Any], nn.Module],
-    make_objective: MakeObjective,
+    make_objective: Callable[[Any, Any, Fabric, int], TrainingObjective],
     train: Split,
     fabric: Fabric,
     then: Callable[[Any, Split], None] | None,
@@ -98,10 +112,23 @@ def _rehearse(
     """Do what comes after the last epoch, without an epoch."""
     part = Split(train.images[:_REHEARSED], train.labels[:_REHEARSED]).to(fabric.device)
     model = make_model(config)
-    make_objective(model, config, fabric, 1).finish(part)
-    to_bytes(dict(model.state_dict()), {"config": config.model_dump(mode="json")})
+    objective = make_objective(model, config, fabric, 1)
+    if getattr(config, "sampled_epochs", ()):
+        draw_kept(model, objective, fabric.device)
+    objective.finish(part)
+    _to_bytes(model, config, objective)
     if then is not None:
         then(model.eval(), part)
+
+
+def _to_bytes(model: nn.Module, config: Any, objective: TrainingObjective) -> bytes:
+    """The file of weights, with the settings and the words for what was minimised."""
+    words = {"config": config.model_dump(mode="json"), "losses": dict(objective.losses)}
+    return to_bytes(dict(model.state_dict()), words)
+
+
+def _write_kept(path: Path, kept: dict[int, Tensor]) -> None:
+    save_tensors(path, {str(epoch): images for epoch, images in kept.items()})
 
 
 def write_curves(path: Path, history: History) -> None:

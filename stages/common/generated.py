@@ -1,15 +1,31 @@
 """What `generate` wrote of one model, checked and typed: the one reader of data/generated/MODEL.safetensors."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from generative.capabilities.diagnosing import Diagnostic
 from generative.data.fashion_mnist import IMAGE_SHAPE, NUM_CLASSES, UNLABELLED
 from generative.errors import FileDamagedError
 from generative.io.tensors import load_metadata, load_tensors, require
-from stages.common.paths import generated
+from stages.common.diagnostics import unpack
+
+
+class Samples(NamedTuple):
+    """Samples of one model, and what one costs."""
+
+    images: Tensor
+    labels: Tensor
+    nfe: int  # network evaluations
+    multiply_adds: float
+    sweeps: dict[str, dict[float, Tensor]]  # samples by setting and value, of the first labels
+
+    @property
+    def followed_labels(self) -> Tensor | None:
+        """The labels that the samples were asked to follow; None if the model is unconditional."""
+        return None if bool((self.labels == UNLABELLED).any()) else self.labels
 
 
 class Encodings(NamedTuple):
@@ -33,92 +49,174 @@ class Grid(NamedTuple):
     axis: Tensor
 
 
-class Bounds(NamedTuple):
-    """Terms of the evidence lower bound of every test image, and importance weights of some."""
+class LikelihoodOf(NamedTuple):
+    """The log-likelihood of every test image, in nats."""
 
-    loss_recon: Tensor
-    loss_kl: Tensor
-    posterior_means: Tensor
+    nats: Tensor
+    parts: dict[str, Tensor]
+    kind: str  # exact, bound or estimate
+    of: str  # intensities or binary
+    shared_error: float
+
+
+class Posterior(NamedTuple):
+    """Means of the posterior of every test image, and importance weights of some."""
+
+    means: Tensor
     log_weights: Tensor
 
 
-class Generated(NamedTuple):
-    """Samples of one model, and what else its family offers."""
+class Translations(NamedTuple):
+    """The test split in the second domain, translations from each domain to the other, and there and back."""
 
-    samples: Tensor
+    rendered: Tensor
+    there: tuple[Tensor, Tensor]
+    back: tuple[Tensor, Tensor]
+    domains: tuple[str, str]
+
+
+class Prompted(NamedTuple):
+    """Images of prompts, the classes that were asked for, whether all else is right, and the group of each prompt."""
+
+    images: Tensor
     labels: Tensor
+    matches: Tensor
+    caption_matches: Tensor  # of the test images
+    texts: list[str]
+    groups: list[str]
+
+
+class Generated(NamedTuple):
+    """All that one model made; None for what it cannot do."""
+
+    samples: Samples | None
     encodings: Encodings | None
     grid: Grid | None
-    bounds: Bounds | None
+    likelihood: LikelihoodOf | None
+    posterior: Posterior | None
+    translations: Translations | None
+    prompted: Prompted | None
+    diagnostics: dict[str, Diagnostic]
+    losses: dict[str, str]  # what the training minimised, with the words for an axis
 
-    @property
-    def followed_labels(self) -> Tensor | None:
-        """The labels that the samples were asked to follow; None if the model is unconditional."""
-        return None if bool((self.labels == UNLABELLED).any()) else self.labels
 
-
-def load_generated(name: str, test_size: int) -> Generated:
-    """What the model `name` made; `test_size` images are in the test split.
+def load_generated(path: Path, test_size: int) -> Generated:
+    """What a model made; `test_size` images are in the test split.
 
     Raises:
         FileMissingError: there is no such file.
         FileDamagedError: a tensor is missing, or has another type, shape or range than it must have.
     """
-    path = generated(name)
-    tensors = load_tensors(path)
+    file = _File(path)
+    every_image = (test_size, *IMAGE_SHAPE)
+    encodings = grid = likelihood = posterior = translations = None
+    if "latents" in file.tensors:
+        paths = file.get("paths", torch.uint8, None, None, *IMAGE_SHAPE)
+        interpolations = file.get("interpolations", torch.uint8, None, None, *IMAGE_SHAPE)
+        encodings = Encodings(
+            file.get("latents", torch.float32, test_size, None),
+            file.get("reconstructions", torch.uint8, *every_image),
+            interpolations,
+            file.get_indices("interpolation_ends", test_size, len(interpolations), 2),
+            file.get("animation", torch.uint8, None, *IMAGE_SHAPE),
+            paths,
+            file.get_indices("path_ends", test_size, len(paths), 2),
+            *_classes(file, len(interpolations)),
+        )
+    if "grid" in file.tensors:
+        axis = file.get("grid_axis", torch.float32, None, 2)
+        grid = Grid(file.get("grid", torch.uint8, len(axis) ** 2, *IMAGE_SHAPE), axis)
+    if "log_likelihood" in file.tensors:
+        nats = file.get("log_likelihood", torch.float32, test_size)
+        names = [key.removeprefix("likelihood.") for key in file.tensors if key.startswith("likelihood.")]
+        parts = {key: file.get(f"likelihood.{key}", torch.float32, test_size) for key in names}
+        words = file.word("likelihood", dict)
+        likelihood = LikelihoodOf(nats, parts, words["kind"], words["of"], float(words["shared_error"]))
+    if "log_weights" in file.tensors:
+        posterior = Posterior(
+            file.get("posterior_means", torch.float32, test_size, None),
+            file.get("log_weights", torch.float32, None, None),
+        )
+    if "rendered" in file.tensors:
+        first, second = file.word("domains", list)
+        rendered, there, other, back, forth = (
+            file.get(key, torch.uint8, *every_image)
+            for key in ("rendered", "translated_0", "translated_1", "cycled_0", "cycled_1")
+        )
+        translations = Translations(rendered, (there, other), (back, forth), (first, second))
+    return Generated(
+        _samples(file) if "samples" in file.tensors else None,
+        encodings,
+        grid,
+        likelihood,
+        posterior,
+        translations,
+        _prompted(file, test_size) if "prompted" in file.tensors else None,
+        unpack(file.tensors, file.metadata.get("diagnostics", {}), path),
+        file.word("losses", dict),
+    )
 
-    def get(key: str, dtype: torch.dtype, *shape: int | None) -> Tensor:
-        tensor = require(tensors, key, dtype, shape, path=path)
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        self.path, self.tensors, self.metadata = path, load_tensors(path), load_metadata(path)
+
+    def get(self, key: str, dtype: torch.dtype, *shape: int | None) -> Tensor:
+        tensor = require(self.tensors, key, dtype, shape, path=self.path)
         if dtype == torch.float32 and not bool(torch.isfinite(tensor).all()):
-            raise FileDamagedError(f"{path}: '{key}' is not finite")
+            raise FileDamagedError(f"{self.path}: '{key}' is not finite")
         return tensor
 
-    def get_indices(key: str, below: int, *shape: int | None) -> Tensor:
-        indices = get(key, torch.int64, *shape)
+    def get_indices(self, key: str, below: int, *shape: int | None) -> Tensor:
+        indices = self.get(key, torch.int64, *shape)
         if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < below):
-            raise FileDamagedError(f"{path}: '{key}' must be 0 to {below - 1}")
+            raise FileDamagedError(f"{self.path}: '{key}' must be 0 to {below - 1}")
         return indices
 
-    samples = get("samples", torch.uint8, None, *IMAGE_SHAPE)
-    labels = get("labels", torch.int64, len(samples))
+    def word(self, key: str, kind: type) -> Any:
+        value = self.metadata.get(key)
+        if not isinstance(value, kind):
+            raise FileDamagedError(f"{self.path}: its metadata have no '{key}'")
+        return value
+
+
+def _samples(file: _File) -> Samples:
+    images = file.get("samples", torch.uint8, None, *IMAGE_SHAPE)
+    labels = file.get("labels", torch.int64, len(images))
     if not bool((labels == UNLABELLED).all()):
-        labels = get_indices("labels", NUM_CLASSES, len(samples))
-        if len(set(torch.bincount(labels, minlength=NUM_CLASSES).tolist())) > 1:
-            raise FileDamagedError(f"{path}: 'labels' must have equally many of each class")
-    encodings = grid = bounds = None
-    if "latents" in tensors:
-        paths = get("paths", torch.uint8, None, None, *IMAGE_SHAPE)
-        interpolations = get("interpolations", torch.uint8, None, None, *IMAGE_SHAPE)
-        encodings = Encodings(
-            get("latents", torch.float32, test_size, None),
-            get("reconstructions", torch.uint8, test_size, *IMAGE_SHAPE),
-            interpolations,
-            get_indices("interpolation_ends", test_size, len(interpolations), 2),
-            get("animation", torch.uint8, None, *IMAGE_SHAPE),
-            paths,
-            get_indices("path_ends", test_size, len(paths), 2),
-            *_classes(path, len(interpolations)),
-        )
-    if "grid" in tensors:
-        axis = get("grid_axis", torch.float32, None, 2)
-        grid = Grid(get("grid", torch.uint8, len(axis) ** 2, *IMAGE_SHAPE), axis)
-    if "loss_recon" in tensors:
-        bounds = Bounds(
-            get("loss_recon", torch.float32, test_size),
-            get("loss_kl", torch.float32, test_size),
-            get("posterior_means", torch.float32, test_size, None),
-            get("log_weights", torch.float32, None, None),
-        )
-    return Generated(samples, labels, encodings, grid, bounds)
+        labels = file.get_indices("labels", NUM_CLASSES, len(images))
+        counts = torch.bincount(labels, minlength=NUM_CLASSES)
+        if len(counts[counts > 0].unique()) > 1:
+            raise FileDamagedError(f"{file.path}: 'labels' must have equally many of each class")
+    sweeps = {
+        key: {value: file.get(f"sweep.{key}.{at}", torch.uint8, None, *IMAGE_SHAPE) for at, value in enumerate(values)}
+        for key, values in file.word("sweeps", dict).items()
+    }
+    return Samples(images, labels, int(file.word("nfe", int)), float(file.metadata["multiply_adds"]), sweeps)
 
 
-def _classes(path: Path, count: int) -> tuple[list[str], list[tuple[str, str]]]:
+def _prompted(file: _File, test_size: int) -> Prompted:
+    images = file.get("prompted", torch.uint8, None, *IMAGE_SHAPE)
+    texts, groups = file.word("prompts", list), file.word("prompt_groups", list)
+    if not len(texts) == len(groups) == len(images):
+        raise FileDamagedError(f"{file.path}: there must be one prompt for each image")
+    return Prompted(
+        images,
+        file.get_indices("prompt_labels", NUM_CLASSES, len(images)),
+        file.get("prompt_matches", torch.bool, len(images)),
+        file.get("caption_matches", torch.bool, test_size),
+        texts,
+        groups,
+    )
+
+
+def _classes(file: _File, count: int) -> tuple[list[str], list[tuple[str, str]]]:
     """Which classes the `count` interpolations of a file stay in, and which they join."""
     try:
-        metadata = load_metadata(path)
-        within, between = list(metadata["within"]), [(first, last) for first, last in metadata["between"]]
+        within = list(file.metadata["within"])
+        between = [(first, last) for first, last in file.metadata["between"]]
     except (KeyError, TypeError, ValueError):
         within, between = [], []
     if not between or len(within) + len(between) != count:
-        raise FileDamagedError(f"{path} does not say which classes its interpolations join")
+        raise FileDamagedError(f"{file.path} does not say which classes its interpolations join")
     return within, between

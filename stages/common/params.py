@@ -1,7 +1,8 @@
-"""Reading params.yaml: the only code that opens it.
+"""Reading the settings: the only code that opens params.yaml.
 
 A stage reads the file once and asks for the blocks it needs, which it gets checked and typed. `check_params` asks for
-all of them.
+all of them. The models are those of the pipeline that the stage belongs to, and so is the block `report`; everything
+else is the root's, so that all models are scored under one protocol.
 """
 
 import re
@@ -14,19 +15,19 @@ from ruamel.yaml.error import YAMLError
 from generative.compute.settings import ComputeConfig
 from generative.config import Config
 from generative.errors import PipelineError, SettingError
-from stages.common.paths import EXTRACTOR_PREFIX
+from stages.common.paths import EXTRACTOR_PREFIX, REAL, ROOT, Pipeline
 
-PARAMS = Path("params.yaml")
-REAL = "real"  # real images in the place of samples: their scores lie beside those of the models
+OWN_BLOCKS = ("models", "report")  # of each pipeline
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 
 
 class Params:
-    """What params.yaml holds, unchecked until a block is asked for."""
+    """The settings of a pipeline, unchecked until a block is asked for."""
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Any], here: Pipeline = ROOT) -> None:
         self.values = values
+        self.here = here
 
     def raw(self, name: str) -> Any:
         """The block `name`, unchecked.
@@ -35,8 +36,12 @@ class Params:
             SettingError: there is none.
         """
         if name not in self.values:
-            raise SettingError(f"the block '{name}' is missing from {PARAMS}.")
+            raise SettingError(f"the block '{name}' is missing from {self.file_of(name)}.")
         return self.values[name]
+
+    def file_of(self, block: str) -> Path:
+        """The file that has a block."""
+        return (self.here if block in OWN_BLOCKS else ROOT).params
 
     def block(self, name: str, config_class: type[ConfigType]) -> ConfigType:
         """The block `name` as `config_class`.
@@ -71,10 +76,14 @@ class Params:
         if not isinstance(items, dict) or not items:
             raise SettingError(f"'{block}' must be a block with at least one {block.removesuffix('s')}.")
         for name, item in items.items():
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)) or name == REAL or name.startswith(EXTRACTOR_PREFIX):
+            if (
+                not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", str(name))
+                or name == REAL
+                or name.startswith(EXTRACTOR_PREFIX)
+            ):
                 raise SettingError(
-                    f"'{block}.{name}' is no possible name: use lower-case letters, digits and _, and neither "
-                    f"'{REAL}' nor anything that starts with '{EXTRACTOR_PREFIX}'."
+                    f"'{block}.{name}' is no possible name: use at most 64 lower-case letters, digits and _, and "
+                    f"neither '{REAL}' nor anything that starts with '{EXTRACTOR_PREFIX}'."
                 )
             if not isinstance(item, dict):
                 raise SettingError(f"'{block}.{name}' is {item!r}, but must be a block of settings.")
@@ -93,16 +102,29 @@ class Params:
         return entry
 
 
-def read_params() -> Params:
-    """params.yaml of the working directory.
+def read_params(here: Pipeline = ROOT) -> Params:
+    """The settings of the pipeline `here`.
 
     Raises:
-        PipelineError: the file is missing or is no mapping in YAML.
+        PipelineError: a file is missing or is no mapping in YAML.
+        SettingError: a block stands in another file than it should.
     """
-    values = read_yaml(PARAMS)
+    values = _read_blocks(ROOT.params)
+    if here != ROOT:
+        own = _read_blocks(here.params)
+        if foreign := [name for name in own if name not in OWN_BLOCKS]:
+            raise SettingError(
+                f"'{foreign[0]}' in {here.params} belongs into {ROOT.params}, whose settings hold for all pipelines."
+            )
+        values = {name: value for name, value in values.items() if name not in OWN_BLOCKS} | own
+    return Params(values, here)
+
+
+def _read_blocks(path: Path) -> dict[str, Any]:
+    values = read_yaml(path)
     if not isinstance(values, dict):
-        raise PipelineError(f"{PARAMS} must be a mapping of blocks such as 'compute' and 'models'.")
-    return Params(values)
+        raise PipelineError(f"{path} must be a mapping of blocks such as 'models'.")
+    return values
 
 
 def read_yaml(path: Path) -> Any:

@@ -1,5 +1,8 @@
 """What git keeps of each model: writing it, and reading back the data behind comparing figures."""
 
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -13,16 +16,12 @@ from generative.data.splits import Split
 from generative.figures.latents import Plane
 from generative.io.files import read_json, write_json
 from generative.io.tables import read_table, write_table
-from stages.common.paths import scores
-from stages.common.published_paths import (
-    ERROR_METRICS,
-    FEATURE_METRICS,
-    PER_CLASS_METRICS,
-    PLOT_DATA,
-    SCORE_METRICS,
-)
+from stages.common.params import Params, read_params
+from stages.common.paths import METRICS, REAL, ROOT, Pipeline
+from stages.common.seeds import spreads
 
 _DECIMALS = 4  # of scores: what `dvc metrics show` and a reader can use; DVC itself cuts at 5
+_HEADLINE = ("frechet_distance", "label_accuracy", "cas", "mse_x1000", "iw_bound")  # what DVC shows by default
 _EXAMPLES = 2  # test images of each class whose reconstructions are shown
 _SHOWN_LATENTS = 5000
 _LATENT_DECIMALS = 3
@@ -35,23 +34,63 @@ class FiguresConfig(Config):
     sample_columns: Annotated[int, Field(ge=2, le=20)]
 
 
-def publish_scores(name: str) -> None:
+class ReportConfig(Config):
+    """What the report shows (params: `report`)."""
+
+    models: Annotated[list[str], Field(min_length=1)]
+    authors: list[str]
+    link: str
+
+
+def publish_scores(here: Pipeline, name: str) -> None:
     """Write the metrics of the model `name`, or of real images, from its file of scores."""
-    result = read_json(scores(name))
-    for folder, key in (
-        (SCORE_METRICS, "scores"),
-        (ERROR_METRICS, "errors"),
-        (FEATURE_METRICS, "features"),
-        (PER_CLASS_METRICS, "per_class"),
-    ):
-        write_json(folder / f"{name}.json", rounded(result[key]))
+    result = read_json(here.scores(name))
+    result["headline"] = {key: result["scores"][key] for key in _HEADLINE if key in result["scores"]}
+    for kind in METRICS:
+        write_json(here.metrics(kind, name), rounded(result[kind]))
+    for kind in ("sweeps", "epochs"):
+        if result[kind]:
+            write_table(here.plot_data(name) / f"{kind}.tsv", pd.DataFrame(rounded(result[kind])))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the tables: a model of this pipeline or of the root, or real images."""
+
+    name: str
+    home: Pipeline  # where its files are
+    scores: dict[str, float]
+    errors: dict[str, float]  # from the images that were scored
+    spreads: dict[str, float] = field(default_factory=dict)  # over seeds of the training, where there are others
+
+    @property
+    def folder(self) -> Path:
+        """What its part of comparing figures is drawn from."""
+        return self.home.plot_data(self.name)
+
+    def error(self, score: str) -> float:
+        """The standard error of a score: from images and from seeds, as far as known."""
+        return math.hypot(self.errors.get(score, 0.0), self.spreads.get(score, 0.0))
+
+
+def read_entries(params: Params) -> dict[str, Entry]:
+    """Real images, the models of the root, and those of the pipeline of `params`, by name, in this order."""
+    root = read_params()
+    homes = dict.fromkeys((REAL, *root.models), ROOT) | dict.fromkeys(params.models, params.here)
+    scores, errors = (
+        {name: read_json(home.metrics(kind, name)) for name, home in homes.items()} for kind in ("scores", "errors")
+    )
+    seeds = spreads(root, scores) | (spreads(params, scores) if params.here != ROOT else {})
+    return {name: Entry(name, home, scores[name], errors[name], seeds.get(name, {})) for name, home in homes.items()}
 
 
 def rounded(value: Any) -> Any:
-    """`value`, a number or mappings of numbers, as metrics show it."""
+    """`value`, a number, or mappings and lists of numbers and words, as metrics show it."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
-    return round(value, _DECIMALS)
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, _DECIMALS) if isinstance(value, float) else value
 
 
 def examples(labels: Tensor) -> Tensor:
@@ -60,16 +99,16 @@ def examples(labels: Tensor) -> Tensor:
     return members.T.flatten()
 
 
-def publish_latents(name: str, z: Tensor, test: Split) -> None:
-    """Write where latent vectors `z` (N, d) of the test images lie in the plane that a figure shows."""
+def publish_latents(folder: Path, z: Tensor, test: Split) -> None:
+    """Write into `folder` where latent vectors `z` (N, d) of the test images lie in the plane that a figure shows."""
     plane = Plane.of(z)
     table = pd.DataFrame(plane.points[:_SHOWN_LATENTS].double().numpy(), columns=["x", "y"]).round(_LATENT_DECIMALS)
-    write_table(PLOT_DATA / name / "latents.tsv", table.assign(label=test.labels[:_SHOWN_LATENTS].numpy()))
-    write_json(PLOT_DATA / name / "latents.json", {"title": plane.title, "axes": plane.axes})
+    write_table(folder / "latents.tsv", table.assign(label=test.labels[:_SHOWN_LATENTS].numpy()))
+    write_json(folder / "latents.json", {"title": plane.title, "axes": plane.axes})
 
 
-def published_latents(name: str) -> tuple[Plane, Tensor]:
-    """What `publish_latents` wrote: the plane, and the labels (N,) of its points."""
-    table, words = read_table(PLOT_DATA / name / "latents.tsv"), read_json(PLOT_DATA / name / "latents.json")
+def published_latents(folder: Path) -> tuple[Plane, Tensor]:
+    """What `publish_latents` wrote into `folder`: the plane, and the labels (N,) of its points."""
+    table, words = read_table(folder / "latents.tsv"), read_json(folder / "latents.json")
     points = torch.tensor(table[["x", "y"]].to_numpy(), dtype=torch.float32)
     return Plane(points, words["title"], tuple(words["axes"])), torch.tensor(table["label"].to_numpy())

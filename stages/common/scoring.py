@@ -1,6 +1,8 @@
 """What the stages that score share: settings, features of real images, scores of a feature set, the file of scores."""
 
 import math
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -20,10 +22,11 @@ from generative.scores.frechet import bootstrap_error, frechet_distance, statist
 from generative.scores.kernel import kernel_distance
 from generative.scores.manifold import Radii, neighbour_radii, overlap
 from generative.scores.score import Score, average_score, ratio_score
-from stages.common.paths import REAL_FEATURES, scores
+from stages.common.paths import REAL_FEATURES
 
 Scores = dict[str, Score]
 PerClass = dict[str, dict[str, float]]
+Row = dict[str, Any]  # of a table: names, numbers
 
 _FEWEST_SUBSETS = 5  # that a kernel distance is averaged over, where images are few
 
@@ -32,7 +35,7 @@ class EvaluateConfig(Config):
     """How samples are scored (params: `evaluate`)."""
 
     seed: Seed
-    bootstraps: Annotated[int, Field(ge=2)]
+    bootstraps: Annotated[int, Field(ge=2, le=1000)]
     kernel_subset_size: Annotated[int, Field(ge=2)]
 
 
@@ -72,6 +75,17 @@ class FeatureScores(NamedTuple):
 
     overall: Scores
     per_class: PerClass
+
+
+@dataclass
+class Result:
+    """All scores of one model; filled by one function for each thing that it made."""
+
+    scores: Scores = field(default_factory=dict)
+    features: dict[str, FeatureScores] = field(default_factory=dict)  # by extractor
+    per_class: PerClass = field(default_factory=dict)
+    sweeps: list[Row] = field(default_factory=list)
+    epochs: list[Row] = field(default_factory=list)
 
 
 def feature_scores(
@@ -114,7 +128,8 @@ def class_scores(
 ) -> tuple[Scores, PerClass]:
     """Distances, overlap and diversity within each class; the means of the distances and of the diversity."""
     rows = []
-    for label in range(len(CLASS_NAMES)):
+    classes = labels.unique().tolist()
+    for label in classes:
         ours, theirs = features[labels == label], real.test.features[real.test_labels == label]
         rows.append(
             pair_distances(ours, theirs, config)
@@ -122,7 +137,8 @@ def class_scores(
             | {"diversity": ratio_score(mean_distance(ours), mean_distance(theirs))}
         )
     means = {key: average_score([row[key] for row in rows]) for key in rows[0]}
-    per_class = {key: {name: row[key].value for name, row in zip(CLASS_NAMES, rows, strict=True)} for key in rows[0]}
+    names = [CLASS_NAMES[label] for label in classes]
+    per_class = {key: {name: row[key].value for name, row in zip(names, rows, strict=True)} for key in rows[0]}
     wanted = {"frechet_intra": "frechet_distance", "kernel_intra_x1000": "kernel_x1000", "diversity": "diversity"}
     return {key: means[source] for key, source in wanted.items()}, per_class
 
@@ -137,18 +153,19 @@ def leading_scores(by_extractor: dict[str, FeatureScores]) -> Scores:
 
 
 def class_means(values: Tensor, labels: Tensor) -> dict[str, float]:
-    """Means of `values` (N,) over the images of each class."""
-    return {name: float(values[labels == label].double().mean()) for label, name in enumerate(CLASS_NAMES)}
+    """Means of `values` (N,) over the images of each class that there is."""
+    return {CLASS_NAMES[label]: float(values[labels == label].double().mean()) for label in labels.unique().tolist()}
 
 
-def write_scores(name: str, result: Scores, by_extractor: dict[str, FeatureScores], per_class: PerClass) -> None:
-    """Write data/scores/`name`.json.
+def write_scores(path: Path, name: str, result: Result) -> None:
+    """Write the scores of the model `name` to `path`.
 
     Raises:
         PipelineError: a score is NaN or infinite.
     """
-    features = {key: _split(value.overall, name) for key, value in by_extractor.items()}
-    write_json(scores(name), {**_split(result, name), "features": features, "per_class": per_class})
+    features = {key: _split(value.overall, name) for key, value in result.features.items()}
+    rest = {"per_class": result.per_class, "sweeps": result.sweeps, "epochs": result.epochs}
+    write_json(path, {**_split(result.scores, name), "features": features, **rest})
 
 
 def _split(result: Scores, name: str) -> dict[str, Any]:

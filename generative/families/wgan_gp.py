@@ -1,0 +1,109 @@
+"""Wasserstein GAN with gradient penalty: a critic whose loss estimates the distance between samples and images.
+
+Arjovsky, Chintala, Bottou 2017, "Wasserstein Generative Adversarial Networks", ICML; Gulrajani et al. 2017, "Improved
+Training of Wasserstein GANs", NeurIPS, algorithm 1: several updates of the critic for one of the generator, and a
+penalty on the norm of the critic's gradient between real and generated images in the place of clipped weights.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from generative.config import Fraction, PositiveFloat, PositiveInt
+from generative.family import FamilyConfig, TrainingConfig
+from generative.networks.convolutional import BatchNorm, Discriminator, Generator
+from generative.training.adversarial import AdversarialModel, AdversarialObjective, gradient_penalty
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+SMALL = {
+    "training": {
+        "epochs": 3,
+        "batch_size": 40,
+        "channels": 8,
+        "latent_dim": 2,
+        "critic_steps": 2,
+        "ema_decay": 0.9,
+        "learning_rate": 0.005,
+    }
+}
+_FEATURES = 128  # of the critic's last layer
+
+
+class Training(TrainingConfig):
+    """Settings of the two networks and of their losses."""
+
+    latent_dim: PositiveInt
+    channels: PositiveInt
+    adam_beta1: Fraction
+    adam_beta2: Fraction
+    critic_steps: PositiveInt
+    penalty_weight: PositiveFloat
+    ema_decay: Fraction
+
+
+class Config(FamilyConfig):
+    """Settings of a Wasserstein GAN with gradient penalty."""
+
+    training: Training
+
+    def describe(self) -> str:
+        training = self.training
+        averaged = " Samples come from an average of the generator's weights." if training.ema_decay else ""
+        return (
+            f"convolutional generator (noise of {training.latent_dim} dimensions) against a critic that is updated "
+            f"{training.critic_steps} times as often, with the Wasserstein loss and a gradient penalty of weight "
+            f"{training.penalty_weight:g} ({training.describe_schedule()}).{averaged}"
+        )
+
+    def sources(self) -> list[str]:
+        return [
+            "Arjovsky et al. 2017, Wasserstein generative adversarial networks, ICML",
+            "Gulrajani et al. 2017, improved training of Wasserstein GANs, NeurIPS",
+        ]
+
+
+class Model(AdversarialModel):
+    """The generator; the critic is needed for training alone."""
+
+    def __init__(self, config: Training) -> None:
+        super().__init__(config)
+        self.generator = Generator(config.latent_dim, config.channels, BatchNorm)
+
+
+class Objective(AdversarialObjective):
+    """Each batch updates the critic; every `critic_steps`-th the generator too."""
+
+    losses: Mapping[str, str] = {"loss_g": "generator", "loss_d": "critic: minus the estimated distance"}
+    scaleless = ("loss_g", "loss_d")
+
+    def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
+        super().__init__(model, config, fabric, total_steps)
+        betas = (config.adam_beta1, config.adam_beta2)
+        critic = Discriminator(config.channels, _FEATURES)
+        self.oppose(critic, betas=betas, decay="linear", ema_decay=config.ema_decay)
+
+    def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        turn = self.steps % self.config.critic_steps == self.config.critic_steps - 1
+        with torch.set_grad_enabled(turn):
+            x_fake = self.generator(self.noise(len(x), rng), y)
+        judged_real, judged_fake = self.discriminator(torch.cat([x, x_fake.detach()])).chunk(2)
+        loss_d = judged_fake.mean() - judged_real.mean()
+        penalty = gradient_penalty(
+            self.raw_discriminator, x, x_fake, torch.rand(len(x), generator=rng, device=x.device)
+        )
+        self.descend(self.optimizer_d, loss_d + self.config.penalty_weight * penalty)
+        scalars = {"loss_d": loss_d.detach(), "penalty": penalty.detach()}
+        if turn:
+            loss_g = -self.judge(x_fake).float().mean()
+            self.descend(self.optimizer_g, loss_g)
+            scalars["loss_g"] = loss_g.detach()
+        return scalars
+
+    def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        judged_fake = self.discriminator(self.draw(y, rng)).mean()
+        loss_d = judged_fake - self.discriminator(x).mean()
+        return {"loss_g": -judged_fake, "loss_d": loss_d, "critic_estimate": -loss_d}

@@ -1,0 +1,50 @@
+"""The scores of trainings with other seeds, seeds.tsv: written by `make seeds`, part of the errors in the tables.
+
+A row counts as long as its recipe is that of the model: settings other than the seed, and code of its family and of
+the training.
+"""
+
+import hashlib
+import json
+import statistics
+from pathlib import Path
+
+import pandas as pd
+
+from generative.io.tables import read_table
+from stages.common.params import Params
+from stages.common.paths import CODE
+
+COLUMNS = ("model", "recipe", "seed", "score", "value")
+_FEWEST = 2  # other seeds whose spread says something
+
+
+def recipe(params: Params, name: str) -> str:
+    """A hash of all that the scores of a model depend on but its seed."""
+    block = params.item("models", name)
+    training = {key: value for key, value in block.get("training", {}).items() if key != "seed"}
+    files = (CODE / "families" / f"{block.get('family')}.txt", CODE / "stages/train.txt")
+    parts = [json.dumps(block | {"training": training}, sort_keys=True, default=str)]
+    parts += [path.read_text(encoding="utf-8") if path.exists() else "" for path in files]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def read_seeds(params: Params) -> pd.DataFrame:
+    """The rows of the pipeline's seeds.tsv that are of the present recipes."""
+    path: Path = params.here.seeds
+    table = read_table(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
+    current = {name: recipe(params, name) for name in params.models}
+    return table[table["recipe"] == table["model"].map(current)]
+
+
+def spreads(params: Params, committed: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Standard deviation of each score over the seeds, the `committed` one (by model) among them, by model.
+
+    Empty for a model that was not trained with at least two other seeds.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for key, rows in read_seeds(params).groupby(["model", "score"]):
+        name, score = map(str, key)
+        if len(rows) >= _FEWEST and score in committed.get(name, {}):
+            found.setdefault(name, {})[score] = statistics.stdev([committed[name][score], *rows["value"]])
+    return found

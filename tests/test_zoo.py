@@ -1,0 +1,99 @@
+"""The second pipeline, small, through DVC: it reads the first one's data, and leaves its models alone."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.common.paths import ZOO
+from tests.small import PARAMS, ZOO_PARAMS
+from tests.test_invalidation import GATES, files_of, run
+from tools.edit_params import edited
+from tools.staleness import stale_stages
+
+MODELS = list(ZOO_PARAMS["models"])
+STEPS = ("lend", "train", "generate", "evaluate", "publish")
+
+
+def own(*names: str) -> set[str]:
+    return {f"{ZOO.definition}:{name}" for name in names}
+
+
+@pytest.fixture(scope="module")
+def zoo(scratch: Path) -> Path:
+    """A copy in which both pipelines have run."""
+    before = files_of(scratch, "metrics", "plots", "models")
+    ran = run(scratch, "--pipeline=zoo", jobs=2)
+    per_model = own(*(f"{step}@{name}" for step in STEPS for name in MODELS))
+    assert ran == per_model | own(*GATES, "compare", "report")
+    assert files_of(scratch, "metrics", "plots", "models") == before  # the root's own stay as they were
+    return scratch
+
+
+def test_all_is_up_to_date_and_the_root_never_runs_it(zoo: Path) -> None:
+    assert run(zoo, "--pipeline=zoo", jobs=2) == set()
+    (zoo / ZOO.report).unlink()
+    printed = subprocess.run(["dvc", "repro"], cwd=zoo, capture_output=True, text=True, check=True).stdout
+    assert "zoo" not in printed
+    assert run(zoo, "--pipeline=zoo", jobs=2) == set()  # restored from the run-cache, or written again
+    assert (zoo / ZOO.report).exists()
+
+
+def test_tables_show_the_models_of_both(zoo: Path) -> None:
+    shown = subprocess.run(["dvc", "metrics", "show", "--json"], cwd=zoo, capture_output=True, text=True, check=True)
+    files = set(json.loads(shown.stdout)[""]["data"])
+    expected = {f"metrics/headline/{name}.json" for name in ("real", *PARAMS["models"])}
+    assert files == expected | {f"zoo/metrics/headline/{name}.json" for name in MODELS}
+    for name in ("leaderboard", "samples", "reconstructions", "training", "scores"):
+        assert (zoo / ZOO.comparison / f"{name}.png").exists()
+    assert (zoo / ZOO.report).read_bytes().startswith(b"%PDF-")
+
+
+def test_kept_samples_are_scored(zoo: Path) -> None:
+    lines = (zoo / ZOO.plot_data("wgan_gp") / "epochs.tsv").read_text().splitlines()
+    assert len(lines) == 2
+    assert (zoo / ZOO.figures("wgan_gp") / "over_epochs.png").exists()
+
+
+def test_a_part_is_made_beside_the_others(zoo: Path) -> None:
+    with edited(zoo / ZOO.params) as params:
+        params["models"]["gan"]["training"]["learning_rate"] /= 2
+    ran = run(zoo, "--pipeline=zoo", "--models=gan", jobs=2)
+    assert ran - own(*GATES) == own(
+        *(f"{step}@gan" for step in STEPS if step != "lend"), "lend@gan", "compare", "report"
+    )
+    with edited(zoo / ZOO.params) as params:
+        params["models"]["gan"]["training"]["learning_rate"] *= 2
+    assert not {name for name in run(zoo, "--pipeline=zoo", jobs=2) if "train@" in name}  # from the run-cache
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda zoo: (zoo / ZOO.metrics("scores", "gan")).write_text("{}"), "publish@gan"),
+        (lambda zoo: (zoo / ZOO.report).unlink(), "report"),
+    ],
+)
+def test_verify_looks_at_both(
+    zoo: Path, change: Callable[[Path], object], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(zoo)
+    assert stale_stages() == []
+    kept = files_of(zoo, "zoo/metrics") | {str(ZOO.report): (zoo / ZOO.report).read_bytes()}
+    change(zoo)
+    assert own(found) <= set(stale_stages())
+    for name, content in kept.items():
+        (zoo / name).write_bytes(content)
+
+
+def test_removed_model_leaves_nothing_behind(zoo: Path) -> None:
+    with edited(zoo / ZOO.params) as params:
+        del params["models"]["gan"]
+        params["report"]["models"].remove("gan")
+    assert run(zoo, "--pipeline=zoo", jobs=2) == own(*GATES, "compare", "report")
+    assert not list((zoo / "zoo").glob("*/*/gan*"))
+    lock = yaml.safe_load((zoo / "zoo/dvc.lock").read_text())["stages"]
+    assert "compare" in lock
