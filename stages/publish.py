@@ -67,7 +67,7 @@ def main(here: Pipeline, name: str) -> None:
         if (found := getattr(made, part)) is not None:
             figures |= draw(found, made, context)
     figures |= {title: draw_diagnostic(found) for title, found in made.diagnostics.items()}
-    figures |= over_settings(here, name) | over_epochs(here, name, curves, list(made.losses))
+    figures |= over_settings(here, name) | over_epochs(here, name, curves)
     for title, figure in figures.items():
         save_figure(figure, here.figures(name) / f"{title}.png", config.dpi)
 
@@ -173,7 +173,7 @@ def over_settings(here: Pipeline, name: str) -> dict[str, Figure]:
     return figures
 
 
-def over_epochs(here: Pipeline, name: str, curves: pd.DataFrame, losses: list[str]) -> dict[str, Figure]:
+def over_epochs(here: Pipeline, name: str, curves: pd.DataFrame) -> dict[str, Figure]:
     """Distances over the training, beside what was minimised."""
     path = here.plot_data(name) / "epochs.tsv"
     if not path.exists():
@@ -182,7 +182,7 @@ def over_epochs(here: Pipeline, name: str, curves: pd.DataFrame, losses: list[st
     shown = [_lines(table, "epoch", "epoch", key, word, log_scale=True) for key, word in _OVER_EPOCHS.items()]
     columns = [column for column in map(str, curves) if column.startswith("validation_")]
     lines = {column.removeprefix("validation_"): curves[column].tolist() for column in columns}
-    shown.append(charts.Lines("validation split", "epoch", ", ".join(losses), curves["epoch"].tolist(), lines))
+    shown.append(charts.Lines("on the validation split", "epoch", "value", curves["epoch"].tolist(), lines))
     return {"over_epochs": charts.line_charts(shown)}
 
 

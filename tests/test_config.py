@@ -42,7 +42,7 @@ def test_good_values_are_kept() -> None:
         ({"epochs": "20"}, ["'models.vae.training.epochs'", "'20'", "valid integer"]),
         ({"epochs": True}, ["'models.vae.training.epochs'", "True", "valid integer"]),
         ({"learning_rate": float("nan")}, ["'models.vae.training.learning_rate'"]),
-        ({"learning_rate": -1.0}, ["'models.vae.training.learning_rate'", "greater than 0"]),
+        ({"learning_rate": -1.0}, ["'models.vae.training.learning_rate'", "greater than or equal to"]),
         ({"hidden": [512, 0]}, ["'models.vae.training.hidden.1'", "greater than or equal to 1"]),
         ({"seed": -1}, ["'models.vae.training.seed'"]),
         ({"decoder_variance": "learned"}, ["'models.vae.training.decoder_variance", "calibrated"]),
@@ -62,7 +62,7 @@ def test_bad_values_name_the_key(change: dict[str, Any], words: list[str]) -> No
         ({"sampling": SAMPLING | {"epochs": 3}}, ["unknown key 'models.vae.sampling.epochs'", "refine_steps"]),
         ({"sampling": 3}, ["'models.vae.sampling' is 3, but must be a block", "mixture_components, refine_steps"]),
         ({"training": TRAINING | {"batch_size": 1}}, ["'models.vae.training.batch_size' is 1", "equal to 2"]),
-        ({"epochs": 3}, ["unknown key 'models.vae.epochs'; allowed in 'models.vae': family, sampling, training."]),
+        ({"epochs": 3}, ["unknown key 'models.vae.epochs'; allowed in 'models.vae': family, sampling, sweeps, training."]),
     ],
 )
 def test_bad_parts_name_the_key(change: dict[str, Any], words: list[str]) -> None:

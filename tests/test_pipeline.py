@@ -136,6 +136,7 @@ def test_metrics_that_dvc_shows_are_few(scratch: Path) -> None:
         ["dvc", "metrics", "show", "--json"], cwd=scratch, capture_output=True, text=True, check=True
     )
     files = json.loads(shown.stdout)[""]["data"]
+    files = {path: file for path, file in files.items() if not path.startswith("zoo/")}
     assert set(files) == {f"metrics/headline/{name}.json" for name in ("real", *MODELS)}
     assert all(1 <= len(file["data"]) <= 4 for file in files.values())
 

@@ -89,9 +89,12 @@ def test_interrupted_edit_leaves_the_file_whole(tmp_path: Path) -> None:
 
 
 def test_readme_is_written_in_utf8_whatever_the_locale(tmp_path: Path) -> None:
-    for name in ("README.md", "params.yaml"):
-        shutil.copyfile(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    (tmp_path / "zoo").mkdir()
+    for name in ("README.md", "params.yaml", "seeds.tsv"):
+        for folder in ("", "zoo"):
+            shutil.copyfile(ROOT / folder / name, tmp_path / folder / name)
+    for folder in ("metrics", "zoo/metrics", "code"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     (tmp_path / "README.md").write_text(text.replace("| vae16 |", "| old |"), encoding="utf-8")
     environment = os.environ | ASCII | {"PYTHONPATH": str(ROOT)}
@@ -200,7 +203,7 @@ class TestInstall:
     """Of the settings of pip and uv only those that say where packages come from are passed on."""
 
     def test_pip(self) -> None:
-        listing = """:env:.find-links='/wheels'
+        listing = r""":env:.find-links='/wheels'
 global.extra-index-url='file:///a\nfile:///b'
 global.find-links='/others'
 global.target='/home/user/site'

@@ -267,9 +267,14 @@ def _expected_seconds(names: list[str]) -> dict[str, float]:
     known = _read_seconds(COMMITTED) | _read_seconds(MEASURED)
 
     def longest(kind: str) -> float:
-        return max((value for name, value in known.items() if name.split("@")[0] == kind), default=1.0)
+        return max((value for name, value in known.items() if _kind_of(name) == kind), default=1.0)
 
-    return {name: known[name] if name in known else longest(name.split("@")[0]) for name in names}
+    return {name: known[name] if name in known else longest(_kind_of(name)) for name in names}
+
+
+def _kind_of(name: str) -> str:
+    """What a stage does, for whichever model and in whichever pipeline."""
+    return name.rpartition(":")[2].split("@")[0]
 
 
 def _remember(seconds: dict[str, float]) -> None:
