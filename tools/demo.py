@@ -13,10 +13,11 @@ from typing import Any
 
 from generative.data.sources import SHA256
 from generative.errors import PipelineError
-from stages.common.paths import PIPELINES, ROOT, Pipeline
+from stages.common.paths import ROOT, Pipeline
 from stages.download import SOURCE_VARIABLE
 from tools.edit_params import edited
 from tools.entry import run_tool
+from tools.pipelines import present_pipelines
 
 SCRATCH = Path(".demo")
 TRAIN_SIZE = 10_000
@@ -49,11 +50,10 @@ def make_scratch(root: Path, scratch: Path, *, train_size: int, num_samples: int
     """
     copy_repository(root, scratch)
     configure(scratch, "core.no_scm", "true")
-    for here in PIPELINES.values():
+    for here in present_pipelines(scratch):
         (scratch / here.folder / "dvc.lock").unlink(missing_ok=True)
-        if (scratch / here.params).exists():
-            with edited(scratch / here.params) as params:
-                shrink(here, params, train_size=train_size, num_samples=num_samples)
+        with edited(scratch / here.params) as params:
+            shrink(here, params, train_size=train_size, num_samples=num_samples)
 
 
 def copy_repository(root: Path, scratch: Path) -> None:

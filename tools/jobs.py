@@ -34,7 +34,7 @@ from generative.io.files import read_json, write_json
 from stages.common.params import read_params, wants_portable_bytes
 from stages.common.paths import EXTRACTOR_PREFIX, PIPELINES, REAL, ROOT, Pipeline
 from tools.entry import INTERRUPTED, run_tool
-from tools.pipelines import TOGETHER
+from tools.pipelines import TOGETHER, homes_of_models
 from tools.staleness import GATES, UnansweredError, stale_stages
 from tools.terminal import RunningStage, StatusLines, as_time
 
@@ -375,15 +375,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--cores", type=_positive, default=cores, help="CPU cores to use")
     options = parser.parse_args(arguments)
     options.here = PIPELINES[options.pipeline]
-    if options.models and not options.pipeline and not {*options.models} & {*read_params().models}:
-        options.here = next(  # `make model` finds it wherever it is
-            (
-                home
-                for home in PIPELINES.values()
-                if home.params.exists() and {*options.models} <= {*read_params(home).models}
-            ),
-            ROOT,
-        )
+    if options.models and not options.pipeline:
+        options.here = homes_of_models().get(options.models[0], ROOT)  # `make model` finds it wherever it is
     if options.here != ROOT and not options.models:
         options.models = read_params(options.here).models
     return options

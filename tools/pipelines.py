@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 
 from generative.io.files import write_text
 from stages.common.code_files import stage_command
-from stages.common.params import OWN_BLOCKS
-from stages.common.paths import ROOT, ZOO, Pipeline
+from stages.common.params import OWN_BLOCKS, read_params
+from stages.common.paths import PIPELINES, ROOT, ZOO, Pipeline
 from tools.entry import run_tool
 
 TOGETHER = ("compare", "report")  # stages that look at all models
@@ -38,6 +38,16 @@ def main(arguments: list[str]) -> int:
     write_text(path, wanted)
     print(f"{path}: written from {ROOT.definition}")
     return 0
+
+
+def present_pipelines(root: Path = Path()) -> list[Pipeline]:
+    """The pipelines that the repository at `root` has."""
+    return [here for here in PIPELINES.values() if (root / here.params).exists()]
+
+
+def homes_of_models() -> dict[str, Pipeline]:
+    """The pipeline of each model, by its name."""
+    return {name: here for here in present_pipelines() for name in read_params(here).models}
 
 
 def pipeline_text(root: str, here: Pipeline) -> str:

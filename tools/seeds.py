@@ -19,12 +19,13 @@ from generative.errors import PipelineError
 from generative.io.files import read_json
 from generative.io.tables import write_table
 from stages.common.params import read_params
-from stages.common.paths import PIPELINES, Pipeline
+from stages.common.paths import Pipeline
 from stages.common.seeds import COLUMNS, read_seeds, recipe
 from tools.demo import configure, copy_repository
 from tools.edit_params import edited
 from tools.entry import run_tool
 from tools.jobs import address
+from tools.pipelines import homes_of_models, present_pipelines
 
 SCRATCH = Path(".seeds")
 SEEDS = (1, 2, 3)
@@ -33,7 +34,7 @@ SEEDS = (1, 2, 3)
 def main(arguments: list[str]) -> int:
     """Run the seeds and print one line per model and score; returns the exit code."""
     options = _parse(arguments)
-    homes = {name: here for here in PIPELINES.values() if here.params.exists() for name in read_params(here).models}
+    homes = homes_of_models()
     models = options.models or read_params().models
     for name in models:
         if name not in homes:
@@ -64,11 +65,10 @@ def make_copy(root: Path, scratch: Path, seed: int) -> None:
     configure(scratch, "cache.dir", os.path.relpath(cache, scratch))  # what is around both may have any name
     if links:
         configure(scratch, "cache.type", ",".join(links))
-    for here in PIPELINES.values():
-        if (scratch / here.params).exists():
-            with edited(scratch / here.params) as params:
-                for block in params["models"].values():
-                    block["training"]["seed"] = seed
+    for here in present_pipelines(scratch):
+        with edited(scratch / here.params) as params:
+            for block in params["models"].values():
+                block["training"]["seed"] = seed
 
 
 def is_done(here: Pipeline, name: str, seed: int) -> bool:

@@ -13,8 +13,8 @@ from dvc_data.hashfile.tree import Tree
 from generative.errors import PipelineError
 from stages.common.code_files import code_texts
 from stages.common.params import read_params
-from stages.common.paths import PIPELINES
 from stages.common.problems import explain
+from tools.pipelines import present_pipelines
 
 GATES = ("code", "check_params")  # run in seconds whenever a file changes, and seldom write anything new
 
@@ -34,8 +34,8 @@ def stale_stages() -> list[str]:
         UnansweredError: the pipeline, the params or the code cannot be read.
     """
     try:
-        homes = [here for here in PIPELINES.values() if here.params.exists()]
-        texts = {path: text for here in homes for path, text in code_texts(Path(), read_params(here)).items()}
+        homes = present_pipelines()
+        texts = code_texts(Path(), *map(read_params, homes))
         with Repo() as repo:
             stale = [stage.addressing for stage in _stale(repo, {path: _md5(text) for path, text in texts.items()})]
     except PipelineError as error:

@@ -17,8 +17,8 @@ LOADED = {  # by a name in the settings: block, key, package
 }
 
 
-def code_texts(root: Path, params: Params) -> dict[str, str]:
-    """The text of each file of code/ that the pipeline of `params` writes, for the code of the repository at `root`.
+def code_texts(root: Path, *settings: Params) -> dict[str, str]:
+    """The text of each file of code/ that the pipelines of `settings` write, for the code of the repository at `root`.
 
     Of the root, by their paths in the repository:
     - `code/stages/STAGE.txt`: a stage, with the launcher that starts it;
@@ -33,19 +33,21 @@ def code_texts(root: Path, params: Params) -> dict[str, str]:
     """
     wanted: dict[str, list[str]] = {}
     names = {}
-    for folder, (block, key, package) in LOADED.items():
-        home = params.here.code if block == "models" else CODE
-        if params.here != ROOT and home == CODE:
-            continue
-        available = modules_of(root, package)
-        named = {name: str(item.get(key)) for name, item in params.items(block).items()}
-        wanted[f"{home}/used/{folder}.txt"] = [f"{package}.{name}" for name in sorted({*named.values()} & {*available})]
-        names[f"{home}/names/{block}.txt"] = "".join(f"{name}\n" for name in named)
+    for params in settings:
+        for folder, (block, key, package) in LOADED.items():
+            home = params.here.code if block == "models" else CODE
+            if params.here != ROOT and home == CODE:
+                continue
+            available = modules_of(root, package)
+            named = {name: str(item.get(key)) for name, item in params.items(block).items()}
+            used = sorted({*named.values()} & {*available})
+            wanted[f"{home}/used/{folder}.txt"] = [f"{package}.{name}" for name in used]
+            names[f"{home}/names/{block}.txt"] = "".join(f"{name}\n" for name in named)
+            if params.here == ROOT:
+                wanted |= {f"{CODE}/{folder}/{name}.txt": [f"{package}.{name}"] for name in available}
         if params.here == ROOT:
-            wanted |= {f"{CODE}/{folder}/{name}.txt": [f"{package}.{name}"] for name in available}
-    if params.here == ROOT:
-        stages = [name for name in modules_of(root, "stages") if name not in ("__main__", "code")]
-        wanted |= {f"{CODE}/stages/{name}.txt": [LAUNCHER, f"stages.{name}"] for name in stages}
+            stages = [name for name in modules_of(root, "stages") if name not in ("__main__", "code")]
+            wanted |= {f"{CODE}/stages/{name}.txt": [LAUNCHER, f"stages.{name}"] for name in stages}
     return code_hashes(root, wanted) | names
 
 
@@ -61,7 +63,7 @@ def check_code(here: Pipeline, stage: str, *arguments: str) -> None:
     if not here.definition.exists() or not all(Path(package).is_dir() for package in PACKAGES):
         return  # nothing is recorded here
     params = read_params(here)
-    texts = code_texts(Path(), read_params()) | (code_texts(Path(), params) if here != ROOT else {})
+    texts = code_texts(Path(), *([params] if here == ROOT else [read_params(), params]))
     for name in _declared(stage, params, texts, *arguments):
         path = Path(name)
         if not path.exists():
