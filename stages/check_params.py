@@ -51,7 +51,7 @@ def main(here: Pipeline) -> None:
     models = {name: read_model(params, name) for name in params.models}
     extractors = {name: read_extractor(params, name) for name in params.extractors}
     _check_extractors(extractors)
-    _check_models(params, models)
+    _check_models(params, models, extractors)
     _check_sizes(
         params,
         {name: config for name, (config, _) in models.items()},
@@ -80,10 +80,14 @@ def _check_extractors(extractors: dict[str, tuple[ExtractorConfig, Any]]) -> Non
             f"'extractors.{first}' is the first extractor, but knows no classes: put a classifier before it."
         )
     for name in set(extractors) & set(_TAKEN):
-        raise SettingError(f"'extractors.{name}' needs another name: 'frechet_{name}' is the name of another score.")
+        raise SettingError(f"'extractors.{name}' needs another name: a score is called so, as in 'frechet_{name}'.")
 
 
-def _check_models(params: Params, models: dict[str, tuple[FamilyConfig, Any]]) -> None:
+def _check_models(
+    params: Params,
+    models: dict[str, tuple[FamilyConfig, Any]],
+    extractors: dict[str, tuple[ExtractorConfig, Any]],
+) -> None:
     """Names that must be known elsewhere, or must not be, and what a family cannot do."""
     if params.here != ROOT and (taken := set(models) & set(read_params().models)):
         raise SettingError(f"'models.{min(taken)}' in {params.here.params} needs another name: {ROOT.params} has it.")
@@ -93,9 +97,11 @@ def _check_models(params: Params, models: dict[str, tuple[FamilyConfig, Any]]) -
                 f"'models.{name}.training.sampled_epochs': {config.family} draws no samples in training."
             )
         lent = wanted_extractor(config)
-        if lent is not None and lent not in params.extractors:
+        trained = [key for key, (settings, _) in extractors.items() if isinstance(settings, TrainedExtractorConfig)]
+        if lent is not None and lent not in trained:
             raise SettingError(
-                f"'models.{name}.training.extractor' is '{lent}', but must be one of {', '.join(params.extractors)}."
+                f"'models.{name}.training.extractor' is '{lent}', but must be one of {', '.join(trained)}: networks "
+                "that were not trained here judge, and no model may use them."
             )
     for name in params.block("report", ReportConfig).models:
         if name not in models:

@@ -14,7 +14,14 @@ from generative.io.tables import read_table, write_table
 from stages.common.leftovers import tidy
 from stages.common.params import Params, read_params
 from stages.common.paths import REAL, ROOT, Pipeline
-from stages.common.published import Entry, FiguresConfig, ReportConfig, published_latents, read_entries
+from stages.common.published import (
+    Entry,
+    FiguresConfig,
+    ReportConfig,
+    outside_extractors,
+    published_latents,
+    read_entries,
+)
 
 
 def main(here: Pipeline) -> None:
@@ -28,8 +35,8 @@ def main(here: Pipeline) -> None:
     figures = {
         "training": charts.training_curves(tables),
         "training_for_report": charts.training_curves(named or tables, widest=2, scale=0.75),
-        "leaderboard": charts.score_dots(distance_charts(params, entries), list(entries), widest=3),
-        "scores": charts.score_dots(score_charts(entries), list(entries)),
+        "leaderboard": charts.score_dots(distance_charts(params, entries), list(entries), widest=2),
+        "scores": charts.score_dots(score_charts(params, entries), list(entries)),
     }
     squares = {name: entry.folder / "samples.png" for name, entry in entries.items()}
     shown = {name: load_strip(path) for name, path in squares.items() if path.exists()}
@@ -70,18 +77,23 @@ def long_table(tables: dict[str, charts.Training]) -> pd.DataFrame:
 
 
 def distance_charts(params: Params, entries: dict[str, Entry]) -> list[charts.Dots]:
-    """The Fréchet distance in the features of each extractor."""
+    """The Fréchet distance in the features of each extractor, and the kernel distance in those of outside networks."""
     first, *others = params.extractors
-    keys = {"frechet_distance": first} | {f"frechet_{name}": name for name in others}
-    titles = {key: (f"Fréchet distance, {name}", True, True) for key, name in keys.items()}
-    return _charts(titles, entries)
+    titles = {"frechet_distance": f"Fréchet distance, {first}"}
+    titles |= {f"frechet_{name}": f"Fréchet distance, {name}" for name in others}
+    titles |= {f"kernel_{name}_x1000": f"kernel distance × 1000, {name}" for name in outside_extractors(params)}
+    return _charts({key: (title, True, True) for key, title in titles.items()}, entries)
 
 
-def score_charts(entries: dict[str, Entry]) -> list[charts.Dots]:
+def score_charts(params: Params, entries: dict[str, Entry]) -> list[charts.Dots]:
     """Other scores, those that some model has."""
+    outside = {
+        f"recall_{name}": (f"recall, {name} (higher is better)", False, False) for name in outside_extractors(params)
+    }
     titles = {
         "precision": ("precision (higher is better)", False, False),
         "recall": ("recall (higher is better)", False, False),
+        **outside,
         "label_accuracy": ("label accuracy of samples (higher is better)", False, False),
         "cas": ("classification accuracy score (higher is better)", False, False),
         "mse_x1000": ("reconstruction MSE × 1000 (lower is better)", False, True),

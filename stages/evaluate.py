@@ -23,6 +23,7 @@ from generative.data.splits import Split, load_split
 from generative.extractor import FeatureExtractor, embed
 from generative.io.tensors import load_tensors
 from generative.scores.classification import classification_accuracy
+from generative.scores.extrapolation import enough_for_covariance
 from generative.scores.frechet import frechet_distance, statistics
 from generative.scores.kernel import kernel_distance
 from generative.scores.likelihood import active_units, importance_weighted_bound, tightened_bound
@@ -139,7 +140,9 @@ def few_scores(images: Tensor, labels: Tensor | None, context: Context) -> Row:
         size = min(context.config.kernel_subset_size, len(images) // 5)
         kernel = kernel_distance(embedded.features, real.test.features, subset_size=size, seed=context.config.seed)
         row[f"{key}.kernel_x1000"], row[f"{key}.kernel_x1000_error"] = 1000 * kernel.value, 1000 * kernel.error
-        row[f"{key}.frechet_distance"] = frechet_distance(statistics(embedded.features), statistics(real.test.features))
+        if enough_for_covariance(*embedded.features.shape):
+            sets = statistics(embedded.features), statistics(real.test.features)
+            row[f"{key}.frechet_distance"] = frechet_distance(*sets)
         shared = overlap(embedded.features, real.test.features, real.test_radii)._asdict()
         row |= {f"{key}.{score}": shared[score].value for score in ("precision", "recall")}
         if labels is not None and network.classifies and "label_accuracy" not in row:

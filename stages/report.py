@@ -5,7 +5,7 @@ Words and numbers are put together here from what git keeps; the layout is stage
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from stages.common.leftovers import tidy
 from stages.common.models import read_model
 from stages.common.params import Params, read_params
 from stages.common.paths import REAL, ROOT, Pipeline
-from stages.common.published import Entry, ReportConfig, read_entries
+from stages.common.published import Entry, ReportConfig, outside_extractors, read_entries
 
 TEMPLATE = Path("stages/report.typ")
 
@@ -55,7 +55,6 @@ _SCORES = (
     Column("log_p_exact", "log p(x), nats ↑", 1),
     Column("log_p_estimate_binary", "log p(binary x), nats ↑", 1),
 )
-_PAPER_NAMES = {"inception": "FID ↓"}  # of the distance in the features of a kind of extractor
 
 
 class Cell(NamedTuple):
@@ -74,14 +73,14 @@ def main(here: Pipeline) -> None:
     first = {name: entries[name] for name in (REAL, *config.models)}
     further = [name for name in params.models if name not in config.models]
     shown, all_shown = columns(params, first), columns(params, entries)
-    words = conditional(first)
+    words = conditional(first, outside_extractors(params))
     context = {
         "title": "Generative models on Fashion-MNIST" if here == ROOT else "Further generative models on Fashion-MNIST",
         "authors": config.authors,
         "link": config.link,
         "params": str(here.params),
         "models": [[name, configs[name].describe()] for name in config.models],
-        "extractors": listed(params.extractors),
+        "extractors": listed(extractors_in_words(params)),
         "headings": [column.heading for column in shown],
         "table": _plain(table(first, shown)),
         "questions": [
@@ -134,13 +133,19 @@ def typeset(context: dict[str, Any]) -> bytes:
 
 
 def columns(params: Params, entries: Entries) -> list[Column]:
-    """The columns in which some model has a score; one Fréchet distance for each extractor of the params."""
+    """The columns in which some model has a score; one Fréchet distance for each extractor of the params.
+
+    Of a network that was not trained here there are more: nothing was tuned to it.
+    """
     _, *others = params.extractors
-    kinds = {name: str(block.get("kind")) for name, block in params.items("extractors").items()}
-    further = [
-        Column(f"frechet_{name}", _PAPER_NAMES.get(kinds[name], f"the same, {name} ↓"), 2, with_error=True)
-        for name in others
-    ]
+    outside = outside_extractors(params)
+    further = []
+    for name in others:
+        heading = "FID ↓" if outside.get(name) == "inception" else f"the same, {name} ↓"
+        further.append(Column(f"frechet_{name}", heading, 1 if name in outside else 2, with_error=True))
+        if name in outside:
+            further.append(Column(f"kernel_{name}_x1000", f"kernel distance × 1000, {name} ↓", 1, with_error=True))
+            further.append(Column(f"recall_{name}", f"recall, {name} ↑", 3))
     rows = [entry.scores for entry in entries.values()]
     return [column for column in (*_DISTANCE, *further, *_SCORES) if any(column.key in row for row in rows)]
 
@@ -187,6 +192,15 @@ def _text(entry: Entry, column: Column) -> str:
 
 def _plain(rows: dict[str, list[Cell]]) -> list[list[dict[str, Any]]]:
     return [[cell._asdict() for cell in (Cell(name, False), *cells)] for name, cells in rows.items()]
+
+
+def extractors_in_words(params: Params) -> list[str]:
+    """The extractors, and which of them nobody here trained."""
+    outside = outside_extractors(params)
+    return [
+        f"{name} (a network trained on photographs by others)" if name in outside else name
+        for name in params.extractors
+    ]
 
 
 def listed(words: Sequence[str]) -> str:
@@ -259,8 +273,8 @@ def between_points(entries: Entries) -> str:
     return sentences + (f" Least strays {smoothest}." if len(rows) > 1 else "")
 
 
-def conditional(entries: Entries) -> str:
-    """What came out of the models that follow a label."""
+def conditional(entries: Entries, outside: Iterable[str]) -> str:
+    """What came out of the models that follow a label, also to the extractors `outside`, not trained here."""
     real = entries[REAL].scores
     rows = {name: entry.scores for name, entry in entries.items() if name != REAL and "label_accuracy" in entry.scores}
     if not rows:
@@ -272,6 +286,10 @@ def conditional(entries: Entries) -> str:
         f"{listed(list(rows))}; of real test images it recognises {real['label_accuracy']:.1%}. The samples lie at a "
         f"Fréchet distance of {distances} from the test images, training images at {real['frechet_distance']:.2f}."
     )
+    for name in outside:
+        key = f"frechet_{name}"
+        others = listed([f"{row[key]:.0f}" for row in rows.values()])
+        text += f" To {name}, by which nothing was tuned, they are at {others}, training images at {real[key]:.0f}."
     learned = {name: row["cas"] for name, row in rows.items() if "cas" in row}
     if learned and "cas" in real:
         text += (

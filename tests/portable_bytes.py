@@ -24,7 +24,7 @@ from generative.extractor import load_extractor_kind
 from generative.networks.mixture import Mixture
 from generative.scores.diversity import mean_distance
 from generative.scores.extrapolation import extrapolated_frechet_distance
-from generative.scores.frechet import bootstrap_error, frechet_distance, statistics
+from generative.scores.frechet import frechet_distance, frechet_score, statistics
 from generative.scores.kernel import kernel_distance
 from generative.scores.likelihood import importance_weighted_bound
 from generative.scores.manifold import neighbour_radii, overlap
@@ -65,8 +65,11 @@ def main() -> None:
                 show(f"{name} log-weights", model.log_weights(to_unit(split.images[:4]), 5, rng))
     for name, block in PARAMS["extractors"].items():
         kind = load_extractor_kind(block["kind"], where=name)
-        config = kind.Config.parse(block | {"epochs": 1, "batch_size": _BATCH}, where=name)
-        model = trained(name, kind, config, split)
+        if hasattr(kind, "fetch"):
+            model = kind.fetch(kind.Config.parse(block, where=name)).eval()
+        else:
+            config = kind.Config.parse(block | {"epochs": 1, "batch_size": _BATCH}, where=name)
+            model = trained(name, kind, config, split)
         with torch.inference_mode():
             show(f"{name} features", *model(to_unit(split.images[:8])))
     show_scores(split)
@@ -112,8 +115,8 @@ def show_scores(split: Split) -> None:
     log_weights = 3 * torch.randn(20, 50, generator=rng, dtype=torch.float64)
     values = {
         "frechet": frechet_distance(statistics(a), statistics(b)),
-        "frechet error": bootstrap_error(a, b, resamples=3, seed=1),
-        "frechet infinite": extrapolated_frechet_distance(a, statistics(b), seed=1),
+        "frechet error": frechet_score(a, b),
+        "frechet infinite": extrapolated_frechet_distance(a, b, seed=1),
         "kernel": kernel_distance(a, b, subset_size=100, seed=1),
         "overlap": [score for pair in overlap(a, b, radii) for score in pair],
         "radii": [*radii.small.tolist(), *radii.large.tolist()],

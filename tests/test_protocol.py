@@ -1,16 +1,14 @@
 """The scores as a whole, on real images: they grow with distortions, and each cheating model is exposed by one."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from generative.compute.runtime import make_rng
+from benchmarks import distortions
 from generative.data.fashion_mnist import NUM_CLASSES
 from generative.data.splits import Split, to_uint8, to_unit
 from generative.extractor import FeatureExtractor, embed, load_extractor_kind
@@ -24,11 +22,12 @@ from stages.prepare import read_idx
 from tests.small import PARAMS
 
 TRAIN, TEST = 6000, 2000
-CONFIG = EvaluateConfig(seed=0, bootstraps=5, kernel_subset_size=500)
+OUTSIDE, OUTSIDE_SHARE = "imagenet", 8  # the slow extractor, which sees every eighth image
+CONFIG = EvaluateConfig(seed=0, kernel_subset_size=500)
 
 
 class Protocol(NamedTuple):
-    """Real images, small extractors trained on some of them, and what the scores need of the others."""
+    """Real images, extractors (small ones, trained on some of them, and one from outside), and what scores need."""
 
     train: Split
     test: Split
@@ -38,10 +37,12 @@ class Protocol(NamedTuple):
 
     def features(self, images: Tensor, labels: Tensor | None) -> dict[str, FeatureScores]:
         """What `evaluate` says about `images` in the features of each extractor."""
-        return {
-            key: feature_scores(embed(network, images).features, labels, self.real[key], CONFIG)
-            for key, network in self.extractors.items()
-        }
+        found = {}
+        for key, network in self.extractors.items():
+            step = OUTSIDE_SHARE if key == OUTSIDE else 1
+            chosen = None if labels is None else labels[::step]
+            found[key] = feature_scores(embed(network, images[::step]).features, chosen, self.real[key], CONFIG)
+        return found
 
     def classes(self, images: Tensor) -> Tensor:
         """What the classifier takes `images` for."""
@@ -80,11 +81,15 @@ def protocol(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Prot
         "classifier": train_extractor("classifier", train, test, folder, epochs=3, channels=12),
         "bottleneck": train_extractor("bottleneck", train, test, folder, epochs=4, channels=16, features=32),
     }
+    imagenet = load_extractor_kind(OUTSIDE, where="test")
+    extractors[OUTSIDE] = imagenet.fetch(imagenet.Config(kind=OUTSIDE, image_size=112))
     real = {}
     for name, network in extractors.items():
-        embedded = embed(network, test.images)
+        step = OUTSIDE_SHARE if name == OUTSIDE else 1
+        embedded = embed(network, test.images[::step])
         radii = neighbour_radii(embedded.features)
-        real[name] = RealFeatures(embedded, test.labels, radii, embed(network, train.images).features)
+        seen = train.images[: TEST if name == OUTSIDE else TRAIN : step]
+        real[name] = RealFeatures(embedded, test.labels[::step], radii, embed(network, seen).features)
     return Protocol(train, test, extractors, real, nearest_neighbours(test.images, train.images).distances)
 
 
@@ -95,56 +100,17 @@ def fresh(raw_folder: Path) -> Split:
     return Split(held_out.images[TEST : 2 * TEST], held_out.labels[TEST : 2 * TEST])
 
 
-def noise(x: Tensor, strength: float) -> Tensor:
-    return x + 0.3 * strength * torch.randn(x.shape, generator=make_rng(1))
-
-
-def blur(x: Tensor, strength: float) -> Tensor:
-    offsets = torch.arange(-6.0, 7)
-    weights = torch.exp(-(offsets.square()) / (2 * (2.5 * strength) ** 2))
-    weights /= weights.sum()
-    return F.conv2d(F.conv2d(x, weights.view(1, 1, 13, 1), padding=(6, 0)), weights.view(1, 1, 1, 13), padding=(0, 6))
-
-
-def salt_and_pepper(x: Tensor, strength: float) -> Tensor:
-    rng = make_rng(1)
-    hit = torch.rand(x.shape, generator=rng) < 0.3 * strength
-    return torch.where(hit, (torch.rand(x.shape, generator=rng) < 0.5).float(), x)
-
-
-def swirl(x: Tensor, strength: float) -> Tensor:
-    line = torch.linspace(-1, 1, 28)
-    rows, columns = torch.meshgrid(line, line, indexing="ij")
-    angle = 3 * strength * torch.exp(-2 * (rows.square() + columns.square()))
-    turned = torch.stack(
-        [columns * angle.cos() - rows * angle.sin(), columns * angle.sin() + rows * angle.cos()], dim=-1
-    )
-    return F.grid_sample(x, turned.expand(len(x), -1, -1, -1), align_corners=True)
-
-
-def black_rectangle(x: Tensor, strength: float) -> Tensor:
-    side = round(20 * strength)
-    x = x.clone()
-    x[:, :, 4 : 4 + side, 4 : 4 + side] = 0
-    return x
-
-
-def dropped_classes(x: Tensor, strength: float) -> Tensor:
-    """Images of the first classes give way to copies of others; `x` is sorted by class."""
-    start = round(0.8 * strength * len(x))
-    kept = x[start:]
-    return kept[torch.arange(len(x)) % len(kept)]
-
-
-@pytest.mark.parametrize("distort", [noise, blur, salt_and_pepper, swirl, black_rectangle, dropped_classes])
+@pytest.mark.parametrize("distort", distortions.ALL)
 def test_distances_grow_with_the_strength_of_a_distortion(
-    distort: Callable[[Tensor, float], Tensor], protocol: Protocol, fresh: Split
+    distort: distortions.Distortion, protocol: Protocol, fresh: Split
 ) -> None:
     x = to_unit(fresh.images[fresh.labels.argsort(stable=True)])
     distorted = [x, *(distort(x, strength).clamp(0, 1) for strength in (0.33, 0.66, 1.0))]
     rows = [protocol.features(to_uint8(images), None) for images in distorted]
     for extractor in protocol.extractors:
-        for key in ("frechet_distance", "frechet_infinite", "kernel_x1000"):
+        wanted = {"frechet_distance", "frechet_infinite", "kernel_x1000"} & set(rows[0][extractor].overall)
+        assert len(wanted) == 3 or extractor == OUTSIDE  # which has more dimensions than there are images
+        for key in wanted:
             scores = [row[extractor].overall[key] for row in rows]
             values = [score.value for score in scores]
             assert values == sorted(values), f"{extractor}, {key}: {values}"
@@ -181,7 +147,7 @@ class TestCheaters:
         assert scores["frechet_intra"].value > 3 * honest["frechet_intra"].value
 
     def test_noise_on_real_images(self, protocol: Protocol, fresh: Split) -> None:
-        images = to_uint8(noise(to_unit(fresh.images), 0.33).clamp(0, 1))
+        images = to_uint8(distortions.noise(to_unit(fresh.images), 0.33).clamp(0, 1))
         scores = protocol.scores(images, fresh.labels)
         honest = protocol.scores(fresh.images, fresh.labels)
         gap = scores["frechet_distance"].value - honest["frechet_distance"].value

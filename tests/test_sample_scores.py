@@ -12,8 +12,8 @@ from torchmetrics.image.kid import poly_mmd
 from generative.data.splits import Split, to_unit
 from generative.scores.classification import classification_accuracy
 from generative.scores.diversity import mean_distance
-from generative.scores.extrapolation import extrapolated_frechet_distance
-from generative.scores.frechet import bootstrap_error, frechet_distance, statistics
+from generative.scores.extrapolation import can_extrapolate, extrapolated_frechet_distance
+from generative.scores.frechet import frechet_distance, frechet_score, statistics
 from generative.scores.kernel import kernel_distance, unbiased_mmd
 from generative.scores.likelihood import active_units, importance_weighted_bound, tightened_bound
 from generative.scores.manifold import Overlap, neighbour_distances, neighbour_radii, overlap
@@ -63,19 +63,42 @@ class TestKernelDistance:
         assert first != other
 
 
-class TestBootstrap:
-    def test_is_the_spread_over_new_draws(self, rng: torch.Generator) -> None:
-        real = torch.randn(20_000, 3, generator=rng)
-        draws = [torch.randn(400, 3, generator=rng) + 0.5 for _ in range(60)]
-        spread = torch.tensor([frechet_distance(statistics(draw), statistics(real)) for draw in draws]).std()
-        error = bootstrap_error(draws[0], real, resamples=60, seed=0)
-        assert error == pytest.approx(float(spread), rel=0.35)
+class TestFrechetError:
+    @pytest.mark.parametrize(("shift", "scale"), [(0.5, 1.0), (0.0, 0.6), (0.1, 1.1)])
+    def test_is_the_spread_over_new_draws(self, shift: float, scale: float, rng: torch.Generator) -> None:
+        draws = [
+            frechet_score(scale * torch.randn(400, 3, generator=rng) + shift, torch.randn(600, 3, generator=rng))
+            for _ in range(200)
+        ]
+        spread = float(torch.tensor([draw.value for draw in draws]).std())
+        assert sum(draw.error for draw in draws) / len(draws) == pytest.approx(spread, rel=0.2)
 
-    def test_seed_decides(self, rng: torch.Generator) -> None:
-        a, b = torch.randn(2, 100, 3, generator=rng)
-        first, again, other = (bootstrap_error(a, b, resamples=3, seed=s) for s in (1, 1, 2))
-        assert first == again
-        assert first != other
+    def test_does_not_vanish_where_both_are_alike(self, rng: torch.Generator) -> None:
+        draws = [frechet_score(*torch.randn(2, 1000, 32, generator=rng)) for _ in range(100)]
+        spread = float(torch.tensor([draw.value for draw in draws]).std())
+        assert 0.7 * spread < sum(draw.error for draw in draws) / len(draws) < 2 * spread
+
+    def test_agrees_with_a_bootstrap(self, rng: torch.Generator) -> None:
+        a, b = 1.3 * torch.randn(500, 8, generator=rng) + 0.2, torch.randn(400, 8, generator=rng)
+        values = []
+        for _ in range(200):
+            drawn = [x[torch.randint(len(x), (len(x),), generator=rng)] for x in (a, b)]
+            values.append(frechet_distance(*map(statistics, drawn)))
+        assert frechet_score(a, b).error == pytest.approx(float(torch.tensor(values).std()), rel=0.2)
+
+    def test_value_is_the_distance(self, rng: torch.Generator) -> None:
+        a, b = torch.randn(300, 8, generator=rng) @ torch.randn(8, 8, generator=rng), torch.randn(400, 8, generator=rng)
+        score = frechet_score(a, b)
+        assert score.value == pytest.approx(frechet_distance(statistics(a), statistics(b)))
+        assert score == pytest.approx(frechet_score(b, a))
+
+    def test_samples_that_are_all_the_same(self, rng: torch.Generator) -> None:
+        one, real = torch.ones(100, 5), torch.randn(400, 5, generator=rng)
+        score = frechet_score(one, real)
+        mean_error = float(2 * ((one - real.mean(0))[0] - 0).square().sum().sqrt() / 20)
+        assert score.value == pytest.approx(frechet_distance(statistics(one), statistics(real)))
+        assert 0 < score.error < 3 * mean_error
+        assert frechet_score(one, one) == (0, 0)
 
 
 class TestDiversity:
@@ -108,21 +131,31 @@ class TestClassificationAccuracy:
 
 
 class TestExtrapolation:
-    def test_removes_the_bias_of_few_samples(self, rng: torch.Generator) -> None:
-        dim = 16
-        real = statistics(torch.randn(200_000, dim, generator=rng))  # the samples' own distribution: the truth is 0
-        draws = [torch.randn(2000, dim, generator=rng) for _ in range(5)]
-        plain = sum(frechet_distance(statistics(samples), real) for samples in draws) / 5
-        results = [extrapolated_frechet_distance(samples, real, seed=0) for samples in draws]
-        assert plain > 0.015
-        assert abs(sum(result.value for result in results) / 5) < 0.3 * plain
-        assert all(0 < result.error < plain for result in results)
+    def test_real_images_come_to_be_at_distance_zero(self, rng: torch.Generator) -> None:
+        dim = 32
+        draws = [torch.randn(2, 1500, dim, generator=rng) for _ in range(8)]
+        plain = [frechet_distance(statistics(a), statistics(b)) for a, b in draws]
+        values = torch.tensor([extrapolated_frechet_distance(a, b, seed=0).value for a, b in draws])
+        assert min(plain) > 0.03
+        assert abs(float(values.mean())) < 0.1 * min(plain)
+
+    def test_removes_the_bias_of_few_images(self, rng: torch.Generator) -> None:
+        dim, shift = 32, 0.1
+        draws = [torch.randn(2, 1500, dim, generator=rng) for _ in range(8)]
+        values = torch.tensor([extrapolated_frechet_distance(a + shift, b, seed=0).value for a, b in draws])
+        plain = torch.tensor([frechet_distance(statistics(a + shift), statistics(b)) for a, b in draws])
+        assert float(values.mean()) == pytest.approx(dim * shift**2, abs=3 * float(values.std()) / 8**0.5)
+        assert float(plain.mean()) > 1.1 * dim * shift**2
 
     def test_seed_decides(self, rng: torch.Generator) -> None:
-        samples, real = torch.randn(500, 4, generator=rng), statistics(torch.randn(500, 4, generator=rng))
-        first, again, other = (extrapolated_frechet_distance(samples, real, seed=s) for s in (1, 1, 2))
+        a, b = torch.randn(500, 4, generator=rng), torch.randn(600, 4, generator=rng)
+        first, again, other = (extrapolated_frechet_distance(a, b, seed=s) for s in (1, 1, 2))
         assert first == again
         assert first != other
+
+    def test_needs_enough_images_in_each_half(self) -> None:
+        assert can_extrapolate(10_000, 1280)
+        assert not can_extrapolate(7000, 1280)
 
 
 def naive_overlap(samples: np.ndarray, real: np.ndarray) -> tuple[float, ...]:

@@ -272,7 +272,7 @@ def test_want_of_memory_is_one_sentence(error: Exception, capsys: pytest.Capture
         lambda params: params["generate"].update(animation_frames=10**10),
         lambda params: params["models"]["vae"]["training"].update(epochs=10**21),
         lambda params: params["models"]["vae"]["training"].update(learning_rate=1e-320),
-        lambda params: params["evaluate"].update(bootstraps=10**9),
+        lambda params: params["extractors"]["imagenet"].update(image_size=10**9),
         lambda params: params["download"].update(timeout=1e21),
         lambda params: params["models"].update({300 * "a": params["models"]["vae"]}),
     ],

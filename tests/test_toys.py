@@ -133,6 +133,21 @@ def test_twenty_models_and_more_stand_in_the_report(made: Path) -> None:
     assert len(list((made / "metrics/scores").glob("*.json"))) > COUNT
 
 
+def test_no_model_may_read_an_extractor_that_was_not_trained_here(made: Path) -> None:
+    code = "from importlib import import_module as load; from stages.common.paths import ROOT; "
+    code += "load('stages.check_params').main(ROOT)"
+    with edited(made / "params.yaml") as params:
+        params["models"]["toy_reader"]["training"]["extractor"] = "imagenet"
+    environment = os.environ | {"PYTHONPATH": str(made)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=made, env=environment, capture_output=True, text=True, check=False
+    )
+    with edited(made / "params.yaml") as params:
+        params["models"]["toy_reader"]["training"]["extractor"] = "classifier"
+    assert "'models.toy_reader.training.extractor' is 'imagenet'" in result.stderr
+    assert "one of classifier, bottleneck: networks that were not trained here judge" in result.stderr
+
+
 def test_they_are_benchmarked(made: Path) -> None:
     code = "import sys; sys.path.insert(0, '.'); from benchmarks import training_speed as b; "
     code += "b.ROUNDS, b.SECONDS_PER_ROUND, b.MATRIX_SIZE = 1, 0.01, 64; b._COUNTED = 4; sys.exit(b.main())"

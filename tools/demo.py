@@ -90,7 +90,9 @@ def shrink(here: Pipeline, params: Any, *, train_size: int, num_samples: int) ->
         params["prepare"]["train_size"] = train_size
         params["generate"]["num_samples"] = num_samples
         params["generate"] |= {"bound_images": 100, "bound_samples": 20}
-        params["evaluate"]["bootstraps"] = 2
+        for extractor in params["extractors"].values():
+            if "image_size" in extractor:
+                extractor["image_size"] = 32
         trainings += params["extractors"].values()
     for training in trainings:
         if "epochs" in training:

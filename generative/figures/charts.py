@@ -111,11 +111,16 @@ def score_dots(charts: Sequence[Dots], models: Sequence[str], *, widest: int = 3
 
 def _draw_dots(panel: Axes, chart: Dots, models: Sequence[str]) -> None:
     order = sorted(chart.values, key=lambda name: chart.values[name][0], reverse=not chart.lower_is_better)
+    log_scale = chart.log_scale and min(value for value, _ in chart.values.values()) > 0
+    shown = list(chart.values.values())
     if chart.real is not None:
         value, error = chart.real
-        panel.axvline(value, color=REAL_COLOUR, linestyle="--", linewidth=1)
-        panel.axvspan(value - 2 * error, value + 2 * error, color=REAL_COLOUR, alpha=0.18, linewidth=0)
-        panel.set_xlabel(f"dashed: real images, {value:.3g}", fontsize=9)
+        panel.set_xlabel(f"real images: {value:.3g}", fontsize=9)
+        if value > 0 or not log_scale:
+            panel.set_xlabel(f"dashed: real images, {value:.3g}", fontsize=9)
+            panel.axvline(value, color=REAL_COLOUR, linestyle="--", linewidth=1)
+            panel.axvspan(value - 2 * error, value + 2 * error, color=REAL_COLOUR, alpha=0.18, linewidth=0)
+            shown.append(chart.real)
     for row, name in enumerate(order):
         value, error = chart.values[name]
         place = models.index(name)
@@ -125,8 +130,7 @@ def _draw_dots(panel: Axes, chart: Dots, models: Sequence[str]) -> None:
         panel.annotate(f"{value:.3g}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     panel.set_yticks(range(len(order)), order)
     panel.set_ylim(len(order) - 0.4, -0.6)
-    shown = [*chart.values.values(), *([] if chart.real is None else [chart.real])]
-    if chart.log_scale and min(value for value, _ in shown) > 0:
+    if log_scale:
         panel.set_xscale("log")
         panel.set_xlim(0.6 * min(value for value, _ in shown), 1.7 * max(value for value, _ in shown))
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -7,6 +7,7 @@ kernel is (x.y / d + 1)^3 for features of d dimensions; it compares the first th
 import torch
 from torch import Tensor
 
+from generative.scores.linear_algebra import product
 from generative.scores.score import Score, mean_score
 
 
@@ -36,7 +37,7 @@ def unbiased_mmd(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    return (a @ b.T / a.shape[1] + 1) ** 3
+    return (product(a, b.T) / a.shape[1] + 1) ** 3
 
 
 def _kernel_diagonal(a: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from generative.compute.batching import in_batches
 from generative.compute.portable import square_root
+from generative.scores.linear_algebra import product
 from generative.scores.score import Score, mean_score
 
 _BLOCK = 1000  # rows of a distance matrix that are in memory at once
@@ -51,29 +52,31 @@ def overlap(samples: Tensor, real: Tensor, radii: Radii) -> Overlap:
     """Compare features `samples` (N, d) with `real` (M, d), whose `neighbour_radii` are given, in float64."""
     samples, real = samples.double(), real.double()
     sample_radii = neighbour_distances(samples, samples, PRECISION_RECALL_K + 1)[:, PRECISION_RECALL_K]
+    small, large = (radius.square() for radius in radii)
 
     inside_any, balls, real_inside = [], [], torch.zeros(len(real), dtype=torch.bool)
     nearest = torch.full((len(real),), torch.inf, dtype=torch.float64)
-    for block, radius in zip(samples.split(_BLOCK), sample_radii.split(_BLOCK), strict=True):
-        distances = _distances(block, real)
-        inside_any.append((distances <= radii.small).any(1))
-        balls.append((distances <= radii.large).sum(1))
-        real_inside |= (distances <= radius.unsqueeze(1)).any(0)
-        nearest = torch.minimum(nearest, distances.amin(0))
+    for block, radius in zip(samples.split(_BLOCK), sample_radii.square().split(_BLOCK), strict=True):
+        squares = _squared_distances(block, real)
+        inside_any.append((squares <= small).any(1))
+        balls.append((squares <= large).sum(1))
+        real_inside |= (squares <= radius.unsqueeze(1)).any(0)
+        nearest = torch.minimum(nearest, squares.amin(0))
     return Overlap(
         precision=mean_score(torch.cat(inside_any)),
         recall=mean_score(real_inside),
         density=mean_score(torch.cat(balls).double() / DENSITY_COVERAGE_K),
-        coverage=mean_score(nearest <= radii.large),
+        coverage=mean_score(nearest <= large),
     )
 
 
 def neighbour_distances(queries: Tensor, points: Tensor, k: int) -> Tensor:
     """Euclidean distances (N, k) from each of `queries` (N, d) to its k nearest `points` (M, d), ascending."""
-    return in_batches(lambda block: _distances(block, points).topk(k, largest=False).values, queries, _BLOCK)
+    squares = in_batches(lambda block: _squared_distances(block, points).topk(k, largest=False).values, queries, _BLOCK)
+    return square_root(squares)
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances (N, M) between `a` (N, d) and `b` (M, d)."""
-    squared = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
-    return square_root(squared.clamp_(min=0))
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances (N, M) between `a` (N, d) and `b` (M, d)."""
+    cross = product(a, b.T).mul_(-2)
+    return cross.add_(a.square().sum(1, keepdim=True)).add_(b.square().sum(1)).clamp_(min=0)

@@ -21,7 +21,15 @@ from stages.common.paths import METRICS, REAL, ROOT, Pipeline
 from stages.common.seeds import spreads
 
 _DECIMALS = 4  # of scores: what `dvc metrics show` and a reader can use; DVC itself cuts at 5
-_HEADLINE = ("frechet_distance", "label_accuracy", "cas", "mse_x1000", "iw_bound")  # what DVC shows by default
+_HEADLINE = (  # what DVC shows by default
+    "frechet_distance",
+    "kernel_imagenet_x1000",
+    "label_accuracy",
+    "cas",
+    "mse_x1000",
+    "iw_bound",
+)
+_OUTSIDE = ("imagenet", "inception")  # kinds of extractor that were not trained here
 _EXAMPLES = 2  # test images of each class whose reconstructions are shown
 _SHOWN_LATENTS = 5000
 _LATENT_DECIMALS = 3
@@ -82,6 +90,12 @@ def read_entries(params: Params) -> dict[str, Entry]:
     )
     seeds = spreads(root, scores) | (spreads(params, scores) if params.here != ROOT else {})
     return {name: Entry(name, home, scores[name], errors[name], seeds.get(name, {})) for name, home in homes.items()}
+
+
+def outside_extractors(params: Params) -> dict[str, str]:
+    """The extractors that were not trained here, and to which nothing was tuned: name to kind."""
+    kinds = {name: str(block.get("kind")) for name, block in params.items("extractors").items()}
+    return {name: kind for name, kind in kinds.items() if kind in _OUTSIDE}
 
 
 def rounded(value: Any) -> Any:

@@ -10,15 +10,15 @@ from pydantic import Field
 from torch import Tensor
 
 from generative.config import Config, Seed
-from generative.data.fashion_mnist import CLASS_NAMES
+from generative.data.fashion_mnist import CLASS_NAMES, NUM_CLASSES
 from generative.data.splits import Split
 from generative.errors import PipelineError
 from generative.extractor import Embedding
 from generative.io.files import write_json
 from generative.io.tensors import load_tensors, require
 from generative.scores.diversity import mean_distance
-from generative.scores.extrapolation import SAMPLES_PER_DIMENSION, extrapolated_frechet_distance
-from generative.scores.frechet import bootstrap_error, frechet_distance, statistics
+from generative.scores.extrapolation import can_extrapolate, enough_for_covariance, extrapolated_frechet_distance
+from generative.scores.frechet import frechet_score
 from generative.scores.kernel import kernel_distance
 from generative.scores.manifold import Radii, neighbour_radii, overlap
 from generative.scores.score import Score, average_score, ratio_score
@@ -35,7 +35,6 @@ class EvaluateConfig(Config):
     """How samples are scored (params: `evaluate`)."""
 
     seed: Seed
-    bootstraps: Annotated[int, Field(ge=2, le=1000)]
     kernel_subset_size: Annotated[int, Field(ge=2)]
 
 
@@ -91,10 +90,13 @@ class Result:
 def feature_scores(
     features: Tensor, labels: Tensor | None, real: RealFeatures, config: EvaluateConfig
 ) -> FeatureScores:
-    """Compare sample `features` (N, d), of the classes `labels` (N,) if they follow any, with the test images."""
+    """Compare sample `features` (N, d), of the classes `labels` (N,) if they follow any, with the test images.
+
+    A class of real images must have enough for its features; else there are no scores within a class.
+    """
     overall = distances(features, real.test.features, real.test_radii, config)
     per_class: PerClass = {}
-    if labels is not None:
+    if labels is not None and enough_for_covariance(len(real.test.features) // NUM_CLASSES, features.shape[1]):
         means, per_class = class_scores(features, labels, real, config)
         overall |= means
     return FeatureScores(overall, per_class)
@@ -103,8 +105,8 @@ def feature_scores(
 def distances(features: Tensor, test: Tensor, radii: Radii, config: EvaluateConfig) -> Scores:
     """Distances of sample `features` (N, d) to those of the `test` images, and how both overlap."""
     result = pair_distances(features, test, config)
-    if len(features) >= SAMPLES_PER_DIMENSION * features.shape[1]:
-        line = extrapolated_frechet_distance(features, statistics(test), seed=config.seed)
+    if can_extrapolate(min(len(features), len(test)), features.shape[1]):
+        line = extrapolated_frechet_distance(features, test, seed=config.seed)
         error = math.hypot(line.error, result["frechet_distance"].error)
         result["frechet_infinite"] = Score(line.value, error)
     return result | overlap(features, test, radii)._asdict()
@@ -115,10 +117,7 @@ def pair_distances(features: Tensor, test: Tensor, config: EvaluateConfig) -> Sc
     largest = min(len(features), len(test)) // _FEWEST_SUBSETS
     kernel = kernel_distance(features, test, subset_size=min(config.kernel_subset_size, largest), seed=config.seed)
     return {
-        "frechet_distance": Score(
-            frechet_distance(statistics(features), statistics(test)),
-            bootstrap_error(features, test, resamples=config.bootstraps, seed=config.seed),
-        ),
+        "frechet_distance": frechet_score(features, test),
         "kernel_x1000": Score(1000 * kernel.value, 1000 * kernel.error),
     }
 
@@ -144,11 +143,14 @@ def class_scores(
 
 
 def leading_scores(by_extractor: dict[str, FeatureScores]) -> Scores:
-    """The scores in the first extractor's features, and the Fréchet distance in those of each other one."""
+    """The scores in the first extractor's features, and some of those in the features of each other one."""
     first, *others = by_extractor
     result = dict(by_extractor[first].overall)
     for name in others:
-        result[f"frechet_{name}"] = by_extractor[name].overall["frechet_distance"]
+        overall = by_extractor[name].overall
+        result[f"frechet_{name}"] = overall["frechet_distance"]
+        result[f"kernel_{name}_x1000"] = overall["kernel_x1000"]
+        result[f"recall_{name}"] = overall["recall"]
     return result
 
 

