@@ -115,9 +115,9 @@ def _draw_dots(panel: Axes, chart: Dots, models: Sequence[str]) -> None:
     shown = list(chart.values.values())
     if chart.real is not None:
         value, error = chart.real
-        panel.set_xlabel(f"real images: {value:.3g}", fontsize=9)
+        panel.set_xlabel(f"real images: {short(value)}", fontsize=9)
         if value > 0 or not log_scale:
-            panel.set_xlabel(f"dashed: real images, {value:.3g}", fontsize=9)
+            panel.set_xlabel(f"dashed: real images, {short(value)}", fontsize=9)
             panel.axvline(value, color=REAL_COLOUR, linestyle="--", linewidth=1)
             panel.axvspan(value - 2 * error, value + 2 * error, color=REAL_COLOUR, alpha=0.18, linewidth=0)
             shown.append(chart.real)
@@ -127,7 +127,7 @@ def _draw_dots(panel: Axes, chart: Dots, models: Sequence[str]) -> None:
         panel.errorbar(
             value, row, xerr=error, fmt=model_marker(place), color=model_colour(place), markersize=6, capsize=3
         )
-        panel.annotate(f"{value:.3g}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        panel.annotate(short(value), (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     panel.set_yticks(range(len(order)), order)
     panel.set_ylim(len(order) - 0.4, -0.6)
     if log_scale:
@@ -142,6 +142,11 @@ def _draw_dots(panel: Axes, chart: Dots, models: Sequence[str]) -> None:
     panel.grid(axis="y", color="#dddddd", linewidth=0.6)
     panel.set_axisbelow(True)
     panel.set_title(chart.title)
+
+
+def short(value: float) -> str:
+    """Three digits, or as many as stand before the point."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 class Lines(NamedTuple):
