@@ -99,9 +99,9 @@ def _check_models(
         lent = wanted_extractor(config)
         trained = [key for key, (settings, _) in extractors.items() if isinstance(settings, TrainedExtractorConfig)]
         if lent is not None and lent not in trained:
+            why = ": a network that was not trained here judges, and no model may use it" if lent in extractors else ""
             raise SettingError(
-                f"'models.{name}.training.extractor' is '{lent}', but must be one of {', '.join(trained)}: networks "
-                "that were not trained here judge, and no model may use them."
+                f"'models.{name}.training.extractor' is '{lent}', but must be one of {', '.join(trained)}{why}."
             )
     for name in params.block("report", ReportConfig).models:
         if name not in models:

@@ -144,8 +144,8 @@ def columns(params: Params, entries: Entries) -> list[Column]:
         heading = "FID ↓" if outside.get(name) == "inception" else f"the same, {name} ↓"
         further.append(Column(f"frechet_{name}", heading, 1 if name in outside else 2, with_error=True))
         if name in outside:
+            further.append(Column(f"frechet_infinite_{name}", f"{name}, extrapolated ↓", 1, with_error=True))
             further.append(Column(f"kernel_{name}_x1000", f"kernel distance × 1000, {name} ↓", 1, with_error=True))
-            further.append(Column(f"recall_{name}", f"recall, {name} ↑", 3))
     rows = [entry.scores for entry in entries.values()]
     return [column for column in (*_DISTANCE, *further, *_SCORES) if any(column.key in row for row in rows)]
 
@@ -197,10 +197,7 @@ def _plain(rows: dict[str, list[Cell]]) -> list[list[dict[str, Any]]]:
 def extractors_in_words(params: Params) -> list[str]:
     """The extractors, and which of them nobody here trained."""
     outside = outside_extractors(params)
-    return [
-        f"{name} (a network trained on photographs by others)" if name in outside else name
-        for name in params.extractors
-    ]
+    return [f"{name} (trained on photographs, by others)" if name in outside else name for name in params.extractors]
 
 
 def listed(words: Sequence[str]) -> str:
@@ -288,8 +285,9 @@ def conditional(entries: Entries, outside: Iterable[str]) -> str:
     )
     for name in outside:
         key = f"frechet_{name}"
-        others = listed([f"{row[key]:.0f}" for row in rows.values()])
-        text += f" To {name}, by which nothing was tuned, they are at {others}, training images at {real[key]:.0f}."
+        if key in real and all(key in row for row in rows.values()):
+            others = listed([f"{row[key]:.0f}" for row in rows.values()])
+            text += f" To {name}, by which nothing was tuned, they are at {others}, training images at {real[key]:.0f}."
     learned = {name: row["cas"] for name, row in rows.items() if "cas" in row}
     if learned and "cas" in real:
         text += (

@@ -24,6 +24,7 @@ from generative.extractor import PACKAGE, FeatureExtractor, embed, load_extracto
 from generative.extractors import imagenet, inception
 from generative.io.tensors import load_tensors, load_weights, save_tensors
 from generative.plugins import available
+from stages.common import published
 from tests.small import PARAMS
 
 TRAINED = [name for name in available(PACKAGE) if hasattr(load_extractor_kind(name, where="test"), "Objective")]
@@ -200,6 +201,10 @@ def reference(state: dict[str, Tensor], images: Tensor, side: int) -> Tensor:
             x = x + before if x.shape == before.shape else x
             index += 1
     return convolve(x, "_conv_head", "_bn1", wide).clamp(0, 6).mean((2, 3))
+
+
+def test_kinds_that_are_not_trained_here_are_known_as_such() -> None:
+    assert set(available(PACKAGE)) - set(TRAINED) == set(published._OUTSIDE)
 
 
 class TestImagenet:

@@ -216,6 +216,7 @@ class TestReportWords:
         for words in ("90.0%", "91.0%", "distance of 2.00", "training images at 0.02", "80.0%", "87.0%"):
             assert words in text
         assert "To imagenet, by which nothing was tuned, they are at 126, training images at 16." in text
+        assert "inception" not in conditional(entries(real=real, cgan=cgan), ["inception"])  # of older scores
         assert conditional(entries(real=real, ae=self.encoder), ["imagenet"]) == ""
 
     def test_between_points_is_silent_without_encoders(self) -> None:

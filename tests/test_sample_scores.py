@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch_fidelity import metric_kid, metric_prc
 from torchmetrics.image.kid import poly_mmd
@@ -16,7 +17,8 @@ from generative.scores.extrapolation import can_extrapolate, extrapolated_freche
 from generative.scores.frechet import frechet_distance, frechet_score, statistics
 from generative.scores.kernel import kernel_distance, unbiased_mmd
 from generative.scores.likelihood import active_units, importance_weighted_bound, tightened_bound
-from generative.scores.manifold import Overlap, neighbour_distances, neighbour_radii, overlap
+from generative.scores.linear_algebra import eigenvalues, eigenvectors, product
+from generative.scores.manifold import Overlap, nearest_squares, neighbour_radii, overlap
 from generative.scores.memorisation import memorisation, nearest_neighbours
 from generative.scores.pca import pca_error
 from generative.scores.score import Score, average_score, mean_score, ratio_score
@@ -63,6 +65,30 @@ class TestKernelDistance:
         assert first != other
 
 
+class TestLinearAlgebra:
+    def test_agrees_with_torch(self, rng: torch.Generator) -> None:
+        a, b = torch.randn(2, 40, 30, generator=rng, dtype=torch.float64)
+        torch.testing.assert_close(product(a, b.T), a @ b.T)
+        matrix = a.T @ a
+        values, vectors = eigenvectors(matrix)
+        torch.testing.assert_close(values, torch.linalg.eigvalsh(matrix))
+        torch.testing.assert_close(eigenvalues(matrix), values)
+        torch.testing.assert_close((vectors * values) @ vectors.T, matrix)
+
+    def test_what_rounding_hides_is_zero(self, rng: torch.Generator) -> None:
+        a = torch.randn(50, 3, generator=rng, dtype=torch.float64) @ torch.randn(3, 20, generator=rng).double()
+        values = eigenvalues(a.T @ a)
+        assert values[:17].tolist() == [0] * 17
+        assert float(values[17:].min()) > 1
+
+    def test_the_threads_of_the_process_do_not_count(self, rng: torch.Generator) -> None:
+        a = torch.randn(700, 300, generator=rng, dtype=torch.float64)
+        with threadpool_limits(2):
+            two = product(a, a.T)
+        with threadpool_limits(1):
+            assert torch.equal(two, product(a, a.T))
+
+
 class TestFrechetError:
     @pytest.mark.parametrize(("shift", "scale"), [(0.5, 1.0), (0.0, 0.6), (0.1, 1.1)])
     def test_is_the_spread_over_new_draws(self, shift: float, scale: float, rng: torch.Generator) -> None:
@@ -95,10 +121,11 @@ class TestFrechetError:
     def test_samples_that_are_all_the_same(self, rng: torch.Generator) -> None:
         one, real = torch.ones(100, 5), torch.randn(400, 5, generator=rng)
         score = frechet_score(one, real)
-        mean_error = float(2 * ((one - real.mean(0))[0] - 0).square().sum().sqrt() / 20)
-        assert score.value == pytest.approx(frechet_distance(statistics(one), statistics(real)))
-        assert 0 < score.error < 3 * mean_error
-        assert frechet_score(one, one) == (0, 0)
+        closed_form = (one[0] - real.mean(0)).square().sum() + torch.cov(real.T).trace()
+        spread = [frechet_score(one, torch.randn(400, 5, generator=rng)).value for _ in range(200)]
+        assert score.value == pytest.approx(float(closed_form))
+        assert score.error == pytest.approx(float(torch.tensor(spread).std()), rel=0.3)
+        assert frechet_score(one, one) == pytest.approx((0, 0), abs=1e-12)
 
 
 class TestDiversity:
@@ -152,6 +179,18 @@ class TestExtrapolation:
         first, again, other = (extrapolated_frechet_distance(a, b, seed=s) for s in (1, 1, 2))
         assert first == again
         assert first != other
+
+    def test_error_holds_the_spread_over_divisions(self, rng: torch.Generator) -> None:
+        a, b = torch.randn(2, 300, 48, generator=rng)
+        results = [extrapolated_frechet_distance(a, b, seed=seed) for seed in range(60)]
+        spread = float(torch.tensor([result.value for result in results]).std())
+        assert 0.5 * spread < sum(result.error for result in results) / 60 < 4 * spread
+
+    def test_sets_of_different_sizes_count_whole(self, rng: torch.Generator) -> None:
+        a, b = torch.randn(900, 8, generator=rng), torch.randn(300, 8, generator=rng)
+        more = torch.cat([a, 3 + torch.randn(900, 8, generator=rng)])
+        less, greater = (extrapolated_frechet_distance(x, b, seed=0).value for x in (a, more))
+        assert greater > less + 1
 
     def test_needs_enough_images_in_each_half(self) -> None:
         assert can_extrapolate(10_000, 1280)
@@ -221,9 +260,15 @@ class TestOverlap:
 
     def test_neighbours_come_in_order(self, rng: torch.Generator) -> None:
         points = torch.randn(30, 4, generator=rng).double()
-        distances = neighbour_distances(points, points, 4)
-        assert float(distances[:, 0].max()) < 1e-6
-        assert bool((distances.diff(dim=1) >= 0).all())
+        squares = nearest_squares(points, points, 4)
+        assert float(squares[:, 0].max()) < 1e-12
+        assert bool((squares.diff(dim=1) >= 0).all())
+
+    def test_a_feature_on_the_border_lies_inside(self, rng: torch.Generator) -> None:
+        points = torch.randn(1000, 8, generator=rng)
+        itself = compare(points, points)
+        assert itself.density.value == pytest.approx(6 / 5, rel=1e-12)  # five neighbours and the feature itself, over 5
+        assert [itself.precision.value, itself.recall.value, itself.coverage.value] == [1, 1, 1]
 
 
 def as_images(values: Tensor) -> Tensor:

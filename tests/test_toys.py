@@ -145,7 +145,7 @@ def test_no_model_may_read_an_extractor_that_was_not_trained_here(made: Path) ->
     with edited(made / "params.yaml") as params:
         params["models"]["toy_reader"]["training"]["extractor"] = "classifier"
     assert "'models.toy_reader.training.extractor' is 'imagenet'" in result.stderr
-    assert "one of classifier, bottleneck: networks that were not trained here judge" in result.stderr
+    assert "one of classifier, bottleneck: a network that was not trained here judges" in result.stderr
 
 
 def test_they_are_benchmarked(made: Path) -> None:

@@ -146,7 +146,7 @@ def _draw_dots(panel: Axes, chart: Dots, models: Sequence[str]) -> None:
 
 def short(value: float) -> str:
     """Three digits, or as many as stand before the point."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.3g}" if round(abs(value)) < 1000 else f"{value:.0f}"
 
 
 class Lines(NamedTuple):

@@ -8,7 +8,6 @@ real images. The parts are disjoint and use all images, where there they are qua
 """
 
 import torch
-from scipy.stats import linregress
 from torch import Tensor
 
 from generative.scores.frechet import frechet_distance, statistics
@@ -31,16 +30,21 @@ def can_extrapolate(images: int, dimensions: int) -> bool:
 def extrapolated_frechet_distance(a: Tensor, b: Tensor, *, seed: int) -> Score:
     """Extrapolate the distance of features `a` (N, d) and `b` (M, d), of which `can_extrapolate` holds.
 
-    For K = 1, 2, ... the distance is averaged over K pairs of disjoint parts. The error is that of the fitted line's
-    intercept, and 0 for a line through two points; that of the distance itself, in which all images count, adds to it.
+    For K = 1, 2, ... the distance is averaged over K pairs of disjoint parts, each a Kth of its set, and a line over K
+    is read off at 0; the value can be negative. The error is what the spread between the pairs of each K leaves in it;
+    that of the distance of all images, of which there is one pair only, adds to it.
     """
     rng = torch.Generator().manual_seed(seed)
-    size = min(len(a), len(b))
-    counts = range(1, 1 + min(_MOST_PARTS, size // (_IMAGES_PER_DIMENSION * a.shape[1])))
-    distances = []
-    for count in counts:
-        parts = [x[torch.randperm(len(x), generator=rng)[: size // count * count]].split(size // count) for x in (a, b)]
-        pairs = [frechet_distance(*map(statistics, pair)) for pair in zip(*parts, strict=True)]
-        distances.append(sum(pairs) / count)
-    line = linregress(counts, distances)
-    return Score(float(line.intercept), float(line.intercept_stderr))
+    most = min(_MOST_PARTS, min(len(a), len(b)) // (_IMAGES_PER_DIMENSION * a.shape[1]))
+    counts = torch.arange(1, most + 1, dtype=torch.float64)
+    means, variances = [], []
+    for count in range(1, most + 1):
+        parts = [x[torch.randperm(len(x), generator=rng)].tensor_split(count) for x in (a, b)]
+        distances = [frechet_distance(*map(statistics, pair)) for pair in zip(*parts, strict=True)]
+        values = torch.tensor(distances, dtype=torch.float64)
+        means.append(values.mean())
+        variances.append(values.var() / count if count > 1 else torch.zeros((), dtype=torch.float64))
+    centred = counts - counts.mean()
+    weights = 1 / most - counts.mean() * centred / centred.square().sum()  # of the least-squares line's value at 0
+    error = (weights.square() * torch.stack(variances)).sum().sqrt()
+    return Score(float((weights * torch.stack(means)).sum()), float(error))

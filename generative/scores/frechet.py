@@ -71,7 +71,7 @@ def _distance(a: Statistics, b: Statistics, cross: Tensor) -> float:
     """From the eigenvalues (d,) of (C_a C_b)^(1/2)."""
     difference = (a.mean - b.mean).square().sum()
     distance = difference + a.covariance.trace() + b.covariance.trace() - 2 * cross.sum()
-    return float(distance.clamp(min=0))  # rounding can make it -1e-15; NaN stays NaN
+    return float(distance.clamp(min=0))  # rounding can make it -1e-15
 
 
 def _influences(x: Tensor, difference: Tensor, transport: Tensor) -> Tensor:

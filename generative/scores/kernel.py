@@ -17,7 +17,7 @@ def kernel_distance(a: Tensor, b: Tensor, *, subset_size: int, seed: int) -> Sco
     The subsets share no feature, so that their spread gives the standard error.
 
     Args:
-        a: features of one set, any float type; computed in float64.
+        a: features of one set on the CPU, any float type; computed in float64.
         b: features of the other.
         subset_size: features of each set in a subset, at least 2 and at most half of N and of M.
         seed: of the subsets.

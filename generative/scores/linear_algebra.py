@@ -2,7 +2,7 @@
 
 In its mode of portable bytes (`generative.compute.portable`) MKL, which torch uses, computes in float64 with the
 instructions of 2001. OpenBLAS, which NumPy uses, is three to five times as fast when it is held to those of AVX2, whose
-bytes are the same everywhere.
+bytes are the same everywhere. Tensors must not require gradients.
 """
 
 from functools import lru_cache

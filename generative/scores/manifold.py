@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from generative.compute.batching import in_batches
-from generative.compute.portable import square_root
 from generative.scores.linear_algebra import product
 from generative.scores.score import Score, mean_score
 
@@ -22,7 +21,10 @@ DENSITY_COVERAGE_K = 5
 
 
 class Radii(NamedTuple):
-    """Of each feature, the distances float64 (N,) to its PRECISION_RECALL_K-th and DENSITY_COVERAGE_K-th neighbour."""
+    """Of each feature, squared distances float64 (N,) to its PRECISION_RECALL_K-th and DENSITY_COVERAGE_K-th neighbour.
+
+    Squared, since the root of a square is not always the number itself: a feature on the border of a ball lies inside.
+    """
 
     small: Tensor
     large: Tensor
@@ -44,36 +46,34 @@ class Overlap(NamedTuple):
 def neighbour_radii(features: Tensor) -> Radii:
     """The radii of the balls around `features` (N, d), N > DENSITY_COVERAGE_K."""
     features = features.double()
-    distances = neighbour_distances(features, features, DENSITY_COVERAGE_K + 1)  # the nearest is the feature itself
-    return Radii(distances[:, PRECISION_RECALL_K], distances[:, DENSITY_COVERAGE_K])
+    squares = nearest_squares(features, features, DENSITY_COVERAGE_K + 1)  # the nearest is the feature itself
+    return Radii(squares[:, PRECISION_RECALL_K], squares[:, DENSITY_COVERAGE_K])
 
 
 def overlap(samples: Tensor, real: Tensor, radii: Radii) -> Overlap:
     """Compare features `samples` (N, d) with `real` (M, d), whose `neighbour_radii` are given, in float64."""
     samples, real = samples.double(), real.double()
-    sample_radii = neighbour_distances(samples, samples, PRECISION_RECALL_K + 1)[:, PRECISION_RECALL_K]
-    small, large = (radius.square() for radius in radii)
+    sample_radii = nearest_squares(samples, samples, PRECISION_RECALL_K + 1)[:, PRECISION_RECALL_K]
 
     inside_any, balls, real_inside = [], [], torch.zeros(len(real), dtype=torch.bool)
     nearest = torch.full((len(real),), torch.inf, dtype=torch.float64)
-    for block, radius in zip(samples.split(_BLOCK), sample_radii.square().split(_BLOCK), strict=True):
+    for block, radius in zip(samples.split(_BLOCK), sample_radii.split(_BLOCK), strict=True):
         squares = _squared_distances(block, real)
-        inside_any.append((squares <= small).any(1))
-        balls.append((squares <= large).sum(1))
+        inside_any.append((squares <= radii.small).any(1))
+        balls.append((squares <= radii.large).sum(1))
         real_inside |= (squares <= radius.unsqueeze(1)).any(0)
         nearest = torch.minimum(nearest, squares.amin(0))
     return Overlap(
         precision=mean_score(torch.cat(inside_any)),
         recall=mean_score(real_inside),
         density=mean_score(torch.cat(balls).double() / DENSITY_COVERAGE_K),
-        coverage=mean_score(nearest <= large),
+        coverage=mean_score(nearest <= radii.large),
     )
 
 
-def neighbour_distances(queries: Tensor, points: Tensor, k: int) -> Tensor:
-    """Euclidean distances (N, k) from each of `queries` (N, d) to its k nearest `points` (M, d), ascending."""
-    squares = in_batches(lambda block: _squared_distances(block, points).topk(k, largest=False).values, queries, _BLOCK)
-    return square_root(squares)
+def nearest_squares(queries: Tensor, points: Tensor, k: int) -> Tensor:
+    """Squared Euclidean distances (N, k) from each of `queries` (N, d) to its k nearest `points` (M, d), ascending."""
+    return in_batches(lambda block: _squared_distances(block, points).topk(k, largest=False).values, queries, _BLOCK)
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:

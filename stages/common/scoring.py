@@ -149,6 +149,8 @@ def leading_scores(by_extractor: dict[str, FeatureScores]) -> Scores:
     for name in others:
         overall = by_extractor[name].overall
         result[f"frechet_{name}"] = overall["frechet_distance"]
+        if "frechet_infinite" in overall:
+            result[f"frechet_infinite_{name}"] = overall["frechet_infinite"]
         result[f"kernel_{name}_x1000"] = overall["kernel_x1000"]
         result[f"recall_{name}"] = overall["recall"]
     return result
