@@ -21,7 +21,7 @@ EPOCHS = 12
 KILLS = 4  # at least; more until one came after the first epoch
 MOST_KILLS = 40
 STAGES = [("train", name) for name in MODELS]
-STAGES += [("train_extractor", name) for name in PARAMS["extractors"]]
+STAGES += [("train_extractor", name) for name, block in PARAMS["extractors"].items() if "epochs" in block]
 
 _context = multiprocessing.get_context("forkserver")  # forks processes that have torch imported already
 _context.set_forkserver_preload(["lightning_fabric", "stages.train", "stages.train_extractor"])

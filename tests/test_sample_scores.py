@@ -267,7 +267,7 @@ class TestOverlap:
     def test_a_feature_on_the_border_lies_inside(self, rng: torch.Generator) -> None:
         points = torch.randn(1000, 8, generator=rng)
         itself = compare(points, points)
-        assert itself.density.value == pytest.approx(6 / 5, rel=1e-12)  # five neighbours and the feature itself, over 5
+        assert itself.density.value == pytest.approx(6 / 5, rel=0.01)  # five neighbours and the feature itself, over 5
         assert [itself.precision.value, itself.recall.value, itself.coverage.value] == [1, 1, 1]
 
 

@@ -23,7 +23,8 @@ DENSITY_COVERAGE_K = 5
 class Radii(NamedTuple):
     """Of each feature, squared distances float64 (N,) to its PRECISION_RECALL_K-th and DENSITY_COVERAGE_K-th neighbour.
 
-    Squared, since the root of a square is not always the number itself: a feature on the border of a ball lies inside.
+    Squared, since the square of a root is not always the number itself: a feature on the border of a ball would often
+    lie outside.
     """
 
     small: Tensor
