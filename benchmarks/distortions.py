@@ -17,11 +17,10 @@ from generative.compute.runtime import make_rng, start
 from generative.data.splits import load_split, to_uint8, to_unit
 from generative.extractor import embed
 from generative.figures.strips import save_strip
-from generative.scores.frechet import frechet_score
-from generative.scores.kernel import kernel_distance
 from stages.common.extractors import load_extractor
 from stages.common.params import read_params
 from stages.common.paths import TEST
+from stages.common.scoring import EvaluateConfig, pair_distances
 
 Distortion = Callable[[Tensor, float], Tensor]  # images (N, 1, 28, 28) in [0, 1] and a strength in [0, 1], to images
 
@@ -128,7 +127,7 @@ EQUALLY_BAD = {  # by eye, on the sheet
 def main(arguments: list[str]) -> None:
     """Print the table, and draw the sheet if a path is given."""
     params = read_params()
-    device = start(params.compute)
+    device, config = start(params.compute), params.block("evaluate", EvaluateConfig)
     test = load_split(TEST)
     half = len(test) // 2
     x = to_unit(test.images[:half])
@@ -143,12 +142,12 @@ def main(arguments: list[str]) -> None:
         floor = 0.0
         for title, images in spoiled.items():
             features = embed(network, images).features
-            distance = frechet_score(features, real)
-            kernel = kernel_distance(features, real, subset_size=half // 5, seed=0)
+            found = pair_distances(features, real, config)
+            distance, kernel = found["frechet_distance"], found["kernel_x1000"]
             floor = floor or distance.value
             print(
                 f"{name:12} {title:16} Fréchet {distance.value:9.3f} = {distance.value / floor:7.1f} floors, "
-                f"kernel x 1000 {1000 * kernel.value:8.2f} +- {1000 * kernel.error:.2f}",
+                f"kernel x 1000 {kernel.value:8.2f} +- {kernel.error:.2f}",
                 flush=True,
             )
 

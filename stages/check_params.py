@@ -91,13 +91,13 @@ def _check_models(
     """Names that must be known elsewhere, or must not be, and what a family cannot do."""
     if params.here != ROOT and (taken := set(models) & set(read_params().models)):
         raise SettingError(f"'models.{min(taken)}' in {params.here.params} needs another name: {ROOT.params} has it.")
+    trained = [name for name, (config, _) in extractors.items() if isinstance(config, TrainedExtractorConfig)]
     for name, (config, family) in models.items():
         if config.training.sampled_epochs and family.Objective.draw is TrainingObjective.draw:
             raise SettingError(
                 f"'models.{name}.training.sampled_epochs': {config.family} draws no samples in training."
             )
         lent = wanted_extractor(config)
-        trained = [key for key, (settings, _) in extractors.items() if isinstance(settings, TrainedExtractorConfig)]
         if lent is not None and lent not in trained:
             why = ": a network that was not trained here judges, and no model may use it" if lent in extractors else ""
             raise SettingError(

@@ -22,7 +22,8 @@ from stages.prepare import read_idx
 from tests.small import PARAMS
 
 TRAIN, TEST = 6000, 2000
-OUTSIDE, OUTSIDE_SHARE = "imagenet", 8  # the slow extractor, which sees every eighth image
+OUTSIDE = "imagenet"
+STEPS = {"classifier": 1, "bottleneck": 1, OUTSIDE: 8}  # the slow extractor sees every eighth image
 CONFIG = EvaluateConfig(seed=0, kernel_subset_size=500)
 
 
@@ -39,7 +40,7 @@ class Protocol(NamedTuple):
         """What `evaluate` says about `images` in the features of each extractor."""
         found = {}
         for key, network in self.extractors.items():
-            step = OUTSIDE_SHARE if key == OUTSIDE else 1
+            step = STEPS[key]
             chosen = None if labels is None else labels[::step]
             found[key] = feature_scores(embed(network, images[::step]).features, chosen, self.real[key], CONFIG)
         return found
@@ -85,7 +86,7 @@ def protocol(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Prot
     extractors[OUTSIDE] = imagenet.fetch(imagenet.Config(kind=OUTSIDE, image_size=112))
     real = {}
     for name, network in extractors.items():
-        step = OUTSIDE_SHARE if name == OUTSIDE else 1
+        step = STEPS[name]
         embedded = embed(network, test.images[::step])
         radii = neighbour_radii(embedded.features)
         seen = train.images[: TEST if name == OUTSIDE else TRAIN : step]
