@@ -36,6 +36,7 @@ from stages.common.extractors import load_extractor
 from stages.common.generated import (
     Encodings,
     Generated,
+    Grid,
     LikelihoodOf,
     Posterior,
     Prompted,
@@ -54,8 +55,10 @@ from stages.common.scoring import (
     Scores,
     class_means,
     feature_scores,
+    leading_distances,
     leading_scores,
     load_real,
+    pair_distances,
     write_scores,
 )
 
@@ -166,6 +169,19 @@ def score_encodings(result: Result, encodings: Encodings, _: Generated, context:
     result.per_class |= by_class
 
 
+def score_grid(result: Result, grid: Grid, _: Generated, context: Context) -> None:
+    """What the plane can hold: its nearest image to each test image, in the place of reconstructions and samples."""
+    errors = reconstruction_scores(context.test.images, grid.nearest).mse
+    result.scores["plane_mse_x1000"] = mean_score(1000 * errors)
+    by_extractor = {
+        key: pair_distances(
+            embed(network, grid.nearest).features, context.real.by_extractor[key].test.features, context.config
+        )
+        for key, network in context.extractors.items()
+    }
+    result.scores |= {f"plane_{key}": score for key, score in leading_distances(by_extractor).items()}
+
+
 def reconstruction_summary(test: Split, reconstructions: Tensor) -> tuple[Scores, PerClass]:
     """Means over the test split and over each class of the per-image reconstruction scores."""
     values = reconstruction_scores(test.images, reconstructions)._asdict()
@@ -235,6 +251,7 @@ def score_prompted(result: Result, prompted: Prompted, _: Generated, context: Co
 SCORERS: dict[str, Callable[[Result, Any, Generated, Context], None]] = {  # by the part of what was generated
     "samples": score_samples,
     "encodings": score_encodings,
+    "grid": score_grid,
     "likelihood": score_likelihood,
     "posterior": score_posterior,
     "translations": score_translations,

@@ -5,8 +5,9 @@ What is made says the table MAKERS, for each capability of the model. data/gener
   unconditional; for each setting S of its sweeps and the place I of a value, `sweep.S.I` uint8 (M, 1, 28, 28), of
   the first labels;
 - of one that encodes, for the test split in its order: `latents` float32 (10000, d), `reconstructions` uint8
-  (10000, 1, 28, 28); `grid` uint8 (G * G, 1, 28, 28) and `grid_axis` float32 (G, 2), if d = 2: row-major, first row on
-  top, where the second coordinate is largest; `interpolations` uint8 (P, S, 1, 28, 28) and `interpolation_ends` int64
+  (10000, 1, 28, 28); if d = 2, `grid` uint8 (G * G, 1, 28, 28) and `grid_axis` float32 (G, 2): row-major, first row on
+  top, where the second coordinate is largest; and `plane_nearest` uint8 (10000, 1, 28, 28): of 200 x 200 images decoded
+  over the plane the nearest to each test image; `interpolations` uint8 (P, S, 1, 28, 28) and `interpolation_ends` int64
   (P, 2), indices into the test split; `animation` uint8 (F, 1, 28, 28): the first interpolation between two classes, in
   finer steps; `paths` uint8 (2 K, 3, 1, 28, 28) and `path_ends` int64 (2 K, 2): the points at 1/4, 1/2 and 3/4 of many
   interpolations, the first K within a class, the others between two;
@@ -46,7 +47,9 @@ from generative.data.splits import Split, load_split, to_uint8, to_unit
 from generative.errors import PipelineError
 from generative.family import FamilyConfig, GenerativeModel
 from generative.io.tensors import load_metadata, load_tensors, load_weights, save_tensors
+from generative.scores.memorisation import nearest_neighbours
 from stages.common.diagnostics import pack
+from stages.common.generated import PLANE_SIDE
 from stages.common.models import read_model
 from stages.common.params import read_params
 from stages.common.paths import TEST, TRAIN, Pipeline
@@ -196,8 +199,9 @@ def make_encodings(network: Any, task: Task) -> Made:
     }
     if z.shape[1] == 2:
         axis = network.grid_axis(config.grid_size).cpu()
-        second, first = torch.meshgrid(axis[:, 1].flip(0), axis[:, 0], indexing="ij")
-        tensors |= {"grid": decode(torch.stack([first, second], dim=-1).view(-1, 2)), "grid_axis": axis}
+        plane = decode(_grid_points(torch.quantile(z, torch.linspace(0, 1, PLANE_SIDE), dim=0)))
+        nearest = plane[nearest_neighbours(test.images, plane).indices]
+        tensors |= {"grid": decode(_grid_points(axis)), "grid_axis": axis, "plane_nearest": nearest}
     return Made(tensors, within=config.within, between=config.between)
 
 
@@ -272,6 +276,12 @@ MAKERS: dict[Any, Callable[[Any, Task], Made]] = {  # by capability
     FollowsPrompts: make_prompted,
     HasDiagnostics: make_diagnostics,
 }
+
+
+def _grid_points(axis: Tensor) -> Tensor:
+    """Points (G * G, 2) at all pairs of coordinates `axis` (G, 2): row-major, the second falling from row to row."""
+    second, first = torch.meshgrid(axis[:, 1].flip(0), axis[:, 0], indexing="ij")
+    return torch.stack([first, second], dim=-1).view(-1, 2)
 
 
 def _decode_lines(decode: Callable[[Tensor], Tensor], z: Tensor, ends: Tensor, steps: Tensor) -> Tensor:

@@ -108,9 +108,17 @@ def draw_encodings(encodings: Encodings, _: Generated, context: Context) -> dict
     return {"interpolations": images.interpolations(lines, within, title)}
 
 
-def draw_grid(grid: Grid, _: Generated, context: Context) -> dict[str, Figure]:
-    """The decoded latent plane."""
-    return {"latent_grid": images.latent_grid(*grid, f"{context.name}: decoded latent grid")}
+def draw_grid(grid: Grid, made: Generated, context: Context) -> dict[str, Figure]:
+    """The decoded latent plane, and one test image of each class beside the nearest image of the plane."""
+    assert made.encodings is not None  # who has a plane, encodes
+    name, chosen = context.name, examples(context.test.labels)[:NUM_CLASSES]
+    rows = (context.test.images, made.encodings.reconstructions, grid.nearest)
+    words = ("test image", "encoded and decoded", "nearest on the plane")
+    strip = torch.stack([part[chosen] for part in rows])
+    return {
+        "latent_grid": images.latent_grid(grid.images, grid.axis, f"{name}: decoded latent grid"),
+        "plane_nearest": images.strip(strip, words, (), f"{name}: what two numbers can hold"),
+    }
 
 
 def draw_translations(translations: Translations, _: Generated, context: Context) -> dict[str, Figure]:

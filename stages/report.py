@@ -14,6 +14,7 @@ from PIL import Image
 
 from generative.errors import PipelineError
 from generative.io.files import write_bytes
+from stages.common.generated import PLANE_SIDE
 from stages.common.leftovers import tidy
 from stages.common.models import read_model
 from stages.common.params import Params, read_params
@@ -238,6 +239,16 @@ def representation(entries: Entries) -> str:
         sentences.append(
             f"By its KL term a code carries {carried} nats about its image"
             f"{'' if len(coded) == len(rows) else f' ({_by(coded)})'}."
+        )
+    planar = {name: row for name, row in rows.items() if "plane_mse_x1000" in row}
+    if planar:
+        nearest = each(lambda row: f"{row['plane_mse_x1000']:.1f}", of=planar)
+        encoded = each(lambda row: f"{row['mse_x1000']:.1f}", of=planar)
+        distance = each(lambda row: f"{row['plane_frechet_distance']:.1f}", of=planar)
+        sentences.append(
+            f"Blur is what two numbers can hold ({_by(planar)}): the nearest of {PLANE_SIDE}² images decoded over the "
+            f"plane is {nearest} (MSE × 1000) from a test image, its code's {encoded}; the Fréchet distance of those "
+            f"nearest images is {distance}."
         )
     return " ".join(sentences)
 

@@ -8,9 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from generative.capabilities.encoding import EncodesImages
+from generative.data.splits import Split, balanced_labels
 from generative.errors import FileDamagedError
 from generative.io.tensors import save_tensors
-from stages.common.generated import load_generated
+from stages.common.generated import PLANE_SIDE, load_generated
+from stages.generate import GenerateConfig, Task, make_encodings
+from tests.small import PARAMS
 
 TEST_SIZE = 30
 PATH = Path("data/generated/vae.safetensors")
@@ -58,6 +62,7 @@ def whole() -> dict[str, Tensor]:
         "path_ends": torch.zeros(4, 2, dtype=torch.int64),
         "grid": images(9),
         "grid_axis": torch.zeros(3, 2),
+        "plane_nearest": images(TEST_SIZE),
         "sweep.steps.0": images(6),
         "sweep.steps.1": images(6),
         "log_likelihood": torch.zeros(TEST_SIZE),
@@ -167,3 +172,25 @@ def test_labels_in_other_numbers_are_refused(write: Callable[[dict[str, Tensor]]
     write(whole() | {"labels": torch.tensor([0] * 12 + [1] * 8)})
     with pytest.raises(FileDamagedError, match="equally many of each class"):
         load_generated(PATH, TEST_SIZE)
+
+
+class _Halves(EncodesImages):
+    """Two numbers: the grey level of the upper half of an image, and that of the lower one."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x.view(len(x), 2, -1).mean(2)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z.repeat_interleave(14 * 28, 1).view(-1, 1, 28, 28).clamp(0, 1)
+
+
+def test_each_test_image_finds_its_nearest_on_the_plane(rng: torch.Generator) -> None:
+    levels = torch.randint(0, 256, (40, 2), generator=rng, dtype=torch.uint8)
+    shapes = levels.repeat_interleave(14 * 28, 1).view(-1, 1, 28, 28)
+    test = Split(shapes, balanced_labels(40))
+    config = GenerateConfig.parse(PARAMS["generate"] | {"path_pairs": 2, "grid_size": 2}, where="generate")
+    made = make_encodings(_Halves(), Task(None, config, test, test, torch.device("cpu")))  # type: ignore[arg-type]
+    step = 255 / PLANE_SIDE  # of an even plane; that of quantiles is finer where there are images
+    far = (made["plane_nearest"].int() - shapes.int()).abs().flatten(1).max(1).values
+    assert far.double().mean() < 3 * step
+    assert not torch.equal(made["plane_nearest"], made["plane_nearest"].flip(0))

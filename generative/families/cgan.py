@@ -19,49 +19,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generative.compute.portable import Linear
-from generative.config import Fraction, NonNegativeFloat, PositiveInt
+from generative.config import NonNegativeFloat
 from generative.data.fashion_mnist import NUM_CLASSES
-from generative.family import FamilyConfig, TrainingConfig
-from generative.networks.convolutional import ConditionalBatchNorm, Generator, discriminator_layers
+from generative.family import FamilyConfig
+from generative.networks.convolutional import Generator, discriminator_layers
+from generative.training import convolutional
 from generative.training.adversarial import (
     AdversarialModel,
-    AdversarialObjective,
     Loss,
     discriminator_loss,
     generator_loss,
     plain_adversarial_step,
-    r1_penalty,
 )
+from generative.training.convolutional import ConvolutionalObjective, PenalisedTraining
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-SMALL = {
-    "training": {
-        "epochs": 3,
-        "batch_size": 40,
-        "channels": 8,
-        "latent_dim": 2,
-        "ema_decay": 0.9,
-        "r1_interval": 4,
-        "learning_rate": 0.005,
-    }
-}
+SMALL = {"training": convolutional.SMALL | {"r1_interval": 4}}
 _FEATURES = 128  # of the discriminator's last layer
 
 
-class Training(TrainingConfig):
+class Training(PenalisedTraining):
     """Settings of the two networks and of their losses."""
 
-    latent_dim: PositiveInt
-    channels: PositiveInt
     loss: Loss
-    adam_beta1: Fraction
-    adam_beta2: Fraction
-    r1_weight: NonNegativeFloat
-    r1_interval: PositiveInt
     class_weight: NonNegativeFloat
-    ema_decay: Fraction
 
 
 class Config(FamilyConfig):
@@ -72,16 +55,13 @@ class Config(FamilyConfig):
     def describe(self) -> str:
         training = self.training
         names = {"least_squares": "least-squares", "logistic": "non-saturating logistic"}
-        extras = ""
-        if training.r1_weight:
-            extras += f", an R1 gradient penalty of weight {training.r1_weight:g}"
+        extras = training.describe_penalty()
         if training.class_weight:
             extras += f", an auxiliary classifier of weight {training.class_weight:g}"
-        averaged = " Samples come from an average of the generator's weights." if training.ema_decay else ""
         return (
             f"convolutional generator (noise of {training.latent_dim} dimensions and the label) against a projection "
             f"discriminator that sees the label too, updated in turn with the {names[training.loss]} loss{extras} "
-            f"({training.describe_schedule()}).{averaged}"
+            f"({training.describe_schedule()}).{training.describe_average()}"
         )
 
     def sources(self) -> list[str]:
@@ -91,8 +71,7 @@ class Config(FamilyConfig):
         ]
         if self.training.loss == "least_squares":
             found.append("Mao et al. 2017, least squares GANs, ICCV")
-        if self.training.r1_weight:
-            found.append("Mescheder et al. 2018, which training methods for GANs do actually converge, ICML")
+        found += self.training.penalty_sources()
         if self.training.class_weight:
             found.append("Odena et al. 2017, auxiliary classifier GANs, ICML")
         return found
@@ -106,14 +85,14 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: Training) -> None:
         super().__init__()
-        self.features = discriminator_layers(config.channels, _FEATURES)
+        self.features = discriminator_layers(config.discriminator_channels, _FEATURES)
         self.unconditional = Linear(_FEATURES, 1)
         self.embedding = nn.Embedding(NUM_CLASSES, _FEATURES)
         nn.init.normal_(self.embedding.weight, std=_FEATURES**-0.5)  # as large as the unconditional weights
         self.classify = Linear(_FEATURES, NUM_CLASSES)
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.features(2 * x - 1)
+        h = self.features(x)
         logits = self.unconditional(h).squeeze(1) + (self.embedding(y) * h).sum(1)
         return logits, self.classify(h)
 
@@ -125,10 +104,10 @@ class Model(AdversarialModel):
 
     def __init__(self, config: Training) -> None:
         super().__init__(config)
-        self.generator = Generator(config.latent_dim, config.channels, ConditionalBatchNorm)
+        self.generator = Generator(config.latent_dim, config.channels, conditional=True)
 
 
-class Objective(AdversarialObjective):
+class Objective(ConvolutionalObjective):
     """Alternating updates of discriminator and generator on the same batch of labels."""
 
     def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
@@ -139,17 +118,14 @@ class Objective(AdversarialObjective):
         self.oppose(Discriminator(config), betas=betas, decay="linear", ema_decay=config.ema_decay)
 
     def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        x_fake = self.generator(self.noise(len(x), rng), y)
+        x_fake = self.generate(y, rng)
 
         logits, scores = self.discriminator(torch.cat([x, x_fake.detach()]), y.repeat(2))
         logits_real, logits_fake = logits.chunk(2)
         loss_d = discriminator_loss(logits_real, logits_fake, self.config.loss)
         loss_class = F.cross_entropy(scores[: len(x)], y)  # learned from real images alone
-        total_d = loss_d + loss_class
-        if self.config.r1_weight and self.steps % self.config.r1_interval == 0:
-            penalty = r1_penalty(lambda images: self.raw_discriminator(images, y)[0], x)
-            total_d = total_d + self.config.r1_weight * self.config.r1_interval * penalty
-        self.descend(self.optimizer_d, total_d)
+        penalty = self.lazy_r1(lambda images: self.raw_discriminator(images, y)[0], x)
+        self.descend(self.optimizer_d, loss_d + loss_class + penalty)
 
         logits_fake, scores = self.judge(x_fake, y)
         loss_g = generator_loss(logits_fake.float(), self.config.loss)

@@ -10,45 +10,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from generative.config import Fraction, NonNegativeFloat, PositiveInt
-from generative.family import FamilyConfig, TrainingConfig
-from generative.networks.convolutional import BatchNorm, Discriminator, Generator
+from generative.family import FamilyConfig
+from generative.networks.convolutional import Discriminator, Generator
+from generative.training import convolutional
 from generative.training.adversarial import (
     AdversarialModel,
-    AdversarialObjective,
     discriminator_loss,
     generator_loss,
     plain_adversarial_step,
-    r1_penalty,
 )
+from generative.training.convolutional import ConvolutionalObjective, PenalisedTraining
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-SMALL = {
-    "training": {
-        "epochs": 3,
-        "batch_size": 40,
-        "channels": 8,
-        "latent_dim": 2,
-        "ema_decay": 0.9,
-        "r1_interval": 4,
-        "learning_rate": 0.005,
-    }
-}
+SMALL = {"training": convolutional.SMALL | {"r1_interval": 4}}
 _FEATURES = 128  # of the discriminator's last layer
 
 
-class Training(TrainingConfig):
+class Training(PenalisedTraining):
     """Settings of the two networks and of their losses."""
-
-    latent_dim: PositiveInt
-    channels: PositiveInt
-    adam_beta1: Fraction
-    adam_beta2: Fraction
-    r1_weight: NonNegativeFloat
-    r1_interval: PositiveInt
-    ema_decay: Fraction
 
 
 class Config(FamilyConfig):
@@ -58,18 +39,14 @@ class Config(FamilyConfig):
 
     def describe(self) -> str:
         training = self.training
-        penalty = f" and an R1 gradient penalty of weight {training.r1_weight:g}" if training.r1_weight else ""
-        averaged = " Samples come from an average of the generator's weights." if training.ema_decay else ""
         return (
             f"convolutional generator (noise of {training.latent_dim} dimensions) against a discriminator, updated in "
-            f"turn with the non-saturating logistic loss{penalty} ({training.describe_schedule()}).{averaged}"
+            f"turn with the non-saturating logistic loss{training.describe_penalty()} ({training.describe_schedule()})."
+            f"{training.describe_average()}"
         )
 
     def sources(self) -> list[str]:
-        found = ["Goodfellow et al. 2014, generative adversarial nets, NeurIPS"]
-        if self.training.r1_weight:
-            found.append("Mescheder et al. 2018, which training methods for GANs do actually converge, ICML")
-        return found
+        return ["Goodfellow et al. 2014, generative adversarial nets, NeurIPS", *self.training.penalty_sources()]
 
 
 class Model(AdversarialModel):
@@ -77,27 +54,23 @@ class Model(AdversarialModel):
 
     def __init__(self, config: Training) -> None:
         super().__init__(config)
-        self.generator = Generator(config.latent_dim, config.channels, BatchNorm)
+        self.generator = Generator(config.latent_dim, config.channels, conditional=False)
 
 
-class Objective(AdversarialObjective):
+class Objective(ConvolutionalObjective):
     """Alternating updates of discriminator and generator."""
 
     def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
         super().__init__(model, config, fabric, total_steps)
         betas = (config.adam_beta1, config.adam_beta2)
-        discriminator = Discriminator(config.channels, _FEATURES)
+        discriminator = Discriminator(config.discriminator_channels, _FEATURES)
         self.oppose(discriminator, betas=betas, decay="linear", ema_decay=config.ema_decay)
 
     def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        x_fake = self.generator(self.noise(len(x), rng), y)
+        x_fake = self.generate(y, rng)
         logits_real, logits_fake = self.discriminator(torch.cat([x, x_fake.detach()])).chunk(2)
         loss_d = discriminator_loss(logits_real, logits_fake, "logistic")
-        total_d = loss_d
-        if self.config.r1_weight and self.steps % self.config.r1_interval == 0:
-            penalty = r1_penalty(self.raw_discriminator, x)
-            total_d = total_d + self.config.r1_weight * self.config.r1_interval * penalty
-        self.descend(self.optimizer_d, total_d)
+        self.descend(self.optimizer_d, loss_d + self.lazy_r1(self.raw_discriminator, x))
 
         loss_g = generator_loss(self.judge(x_fake).float(), "logistic")
         self.descend(self.optimizer_g, loss_g)
@@ -113,7 +86,7 @@ class Objective(AdversarialObjective):
 
 def plain_step(config: Training, device: torch.device) -> Any:
     """The update of a first tutorial for the same networks."""
-    discriminator = Discriminator(config.channels, _FEATURES)
+    discriminator = Discriminator(config.discriminator_channels, _FEATURES)
     return plain_adversarial_step(Model(config).generator, _WithoutLabels(discriminator), config, device)
 
 

@@ -11,38 +11,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from generative.config import Fraction, PositiveFloat, PositiveInt
-from generative.family import FamilyConfig, TrainingConfig
-from generative.networks.convolutional import BatchNorm, Discriminator, Generator
-from generative.training.adversarial import AdversarialModel, AdversarialObjective, gradient_penalty
+from generative.config import PositiveFloat, PositiveInt
+from generative.family import FamilyConfig
+from generative.networks.convolutional import Discriminator, Generator
+from generative.training import convolutional
+from generative.training.adversarial import (
+    AdversarialModel,
+    gradient_penalty,
+)
+from generative.training.convolutional import ConvolutionalObjective, ConvolutionalTraining
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-SMALL = {
-    "training": {
-        "epochs": 3,
-        "batch_size": 40,
-        "channels": 8,
-        "latent_dim": 2,
-        "critic_steps": 2,
-        "ema_decay": 0.9,
-        "learning_rate": 0.005,
-    }
-}
+SMALL = {"training": convolutional.SMALL | {"critic_steps": 2}}
 _FEATURES = 128  # of the critic's last layer
 
 
-class Training(TrainingConfig):
+class Training(ConvolutionalTraining):
     """Settings of the two networks and of their losses."""
 
-    latent_dim: PositiveInt
-    channels: PositiveInt
-    adam_beta1: Fraction
-    adam_beta2: Fraction
     critic_steps: PositiveInt
     penalty_weight: PositiveFloat
-    ema_decay: Fraction
 
 
 class Config(FamilyConfig):
@@ -52,11 +42,10 @@ class Config(FamilyConfig):
 
     def describe(self) -> str:
         training = self.training
-        averaged = " Samples come from an average of the generator's weights." if training.ema_decay else ""
         return (
             f"convolutional generator (noise of {training.latent_dim} dimensions) against a critic that is updated "
             f"{training.critic_steps} times as often, with the Wasserstein loss and a gradient penalty of weight "
-            f"{training.penalty_weight:g} ({training.describe_schedule()}).{averaged}"
+            f"{training.penalty_weight:g} ({training.describe_schedule()}).{training.describe_average()}"
         )
 
     def sources(self) -> list[str]:
@@ -71,10 +60,10 @@ class Model(AdversarialModel):
 
     def __init__(self, config: Training) -> None:
         super().__init__(config)
-        self.generator = Generator(config.latent_dim, config.channels, BatchNorm)
+        self.generator = Generator(config.latent_dim, config.channels, conditional=False)
 
 
-class Objective(AdversarialObjective):
+class Objective(ConvolutionalObjective):
     """Each batch updates the critic; every `critic_steps`-th the generator too."""
 
     losses: Mapping[str, str] = {"loss_g": "generator", "loss_d": "critic: minus the estimated distance"}
@@ -83,13 +72,13 @@ class Objective(AdversarialObjective):
     def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
         super().__init__(model, config, fabric, total_steps)
         betas = (config.adam_beta1, config.adam_beta2)
-        critic = Discriminator(config.channels, _FEATURES)
+        critic = Discriminator(config.discriminator_channels, _FEATURES)
         self.oppose(critic, betas=betas, decay="linear", ema_decay=config.ema_decay)
 
     def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         turn = self.steps % self.config.critic_steps == self.config.critic_steps - 1
         with torch.set_grad_enabled(turn):
-            x_fake = self.generator(self.noise(len(x), rng), y)
+            x_fake = self.generate(y, rng)
         judged_real, judged_fake = self.discriminator(torch.cat([x, x_fake.detach()])).chunk(2)
         loss_d = judged_fake.mean() - judged_real.mean()
         penalty = gradient_penalty(

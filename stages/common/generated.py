@@ -12,6 +12,8 @@ from generative.errors import FileDamagedError
 from generative.io.tensors import load_metadata, load_tensors, require
 from stages.common.diagnostics import unpack
 
+PLANE_SIDE = 200  # decoded points along each axis of a latent plane, among which each test image finds its nearest
+
 
 class Samples(NamedTuple):
     """Samples of one model, and what one costs."""
@@ -43,10 +45,11 @@ class Encodings(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Decoded points of a latent space of two dimensions, and their coordinates."""
+    """Decoded points of a latent space of two dimensions, their coordinates, and what test images find on the plane."""
 
     images: Tensor
     axis: Tensor
+    nearest: Tensor  # of many images decoded over the plane the nearest to each test image
 
 
 class LikelihoodOf(NamedTuple):
@@ -125,7 +128,11 @@ def load_generated(path: Path, test_size: int) -> Generated:
         )
     if "grid" in file.tensors:
         axis = file.get("grid_axis", torch.float32, None, 2)
-        grid = Grid(file.get("grid", torch.uint8, len(axis) ** 2, *IMAGE_SHAPE), axis)
+        grid = Grid(
+            file.get("grid", torch.uint8, len(axis) ** 2, *IMAGE_SHAPE),
+            axis,
+            file.get("plane_nearest", torch.uint8, *every_image),
+        )
     if "log_likelihood" in file.tensors:
         nats = file.get("log_likelihood", torch.float32, test_size)
         names = [key.removeprefix("likelihood.") for key in file.tensors if key.startswith("likelihood.")]

@@ -144,15 +144,21 @@ def class_scores(
 
 def leading_scores(by_extractor: dict[str, FeatureScores]) -> Scores:
     """The scores in the first extractor's features, and some of those in the features of each other one."""
-    first, *others = by_extractor
-    result = dict(by_extractor[first].overall)
-    for name in others:
-        overall = by_extractor[name].overall
-        result[f"frechet_{name}"] = overall["frechet_distance"]
-        if "frechet_infinite" in overall:
-            result[f"frechet_infinite_{name}"] = overall["frechet_infinite"]
-        result[f"kernel_{name}_x1000"] = overall["kernel_x1000"]
-        result[f"recall_{name}"] = overall["recall"]
+    overall = {name: found.overall for name, found in by_extractor.items()}
+    result = next(iter(overall.values())) | leading_distances(overall)
+    for name, scores in list(overall.items())[1:]:
+        if "frechet_infinite" in scores:
+            result[f"frechet_infinite_{name}"] = scores["frechet_infinite"]
+        result[f"recall_{name}"] = scores["recall"]
+    return result
+
+
+def leading_distances(by_extractor: dict[str, Scores]) -> Scores:
+    """Both distances in the features of every extractor; the first one's name is left out."""
+    result: Scores = {}
+    for place, (name, scores) in enumerate(by_extractor.items()):
+        result["frechet_distance" if place == 0 else f"frechet_{name}"] = scores["frechet_distance"]
+        result["kernel_x1000" if place == 0 else f"kernel_{name}_x1000"] = scores["kernel_x1000"]
     return result
 
 
