@@ -109,15 +109,16 @@ class DetailView(nn.Module):
     generated cloth differs from plain cloth becomes nearly as visible as an outline.
     """
 
-    smooth: Tensor
+    row: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         row = torch.tensor([1.0, 2.0, 1.0]) / 4
-        self.register_buffer("smooth", torch.outer(row, row)[None, None], persistent=False)
+        self.register_buffer("row", row, persistent=False)  # flat: processes cannot share one that is channels_last
 
     def forward(self, x: Tensor) -> Tensor:
-        detail = x - F.conv2d(x, self.smooth, padding=1)
+        smooth = torch.outer(self.row, self.row)[None, None].to(memory_format=torch.channels_last)
+        detail = x - F.conv2d(x, smooth, padding=1)
         return torch.cat([2 * x - 1, F.softsign(_DETAIL_GAIN * detail)], dim=1)
 
 
