@@ -8,6 +8,7 @@ A family file defines three classes with these names:
 
 `SMALL`: changes to the blocks `training` and `sampling` with which the tests train it in seconds; and if it likes
 
+- `Config.footnotes`: by the name of a score, what a reader of the tables has to know of it in a few words;
 - `plain_step(config, device)`: the update of a first tutorial for the same networks, which `make bench` compares with.
 
 Nothing else in the project knows any family by name.

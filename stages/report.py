@@ -24,6 +24,7 @@ from stages.common.published import Entry, ReportConfig, outside_extractors, rea
 TEMPLATE = Path("stages/report.typ")
 
 TEXT_SIZES = (8.8, 8.4, 8.0, 7.6, 7.2, 7.0)  # points
+_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 LAYOUTS = ("all", "descriptions behind", "table behind", "as long as it takes")  # what stands on the first page
 
 Entries = dict[str, Entry]
@@ -65,6 +66,14 @@ class Cell(NamedTuple):
     bold: bool
 
 
+class Footnote(NamedTuple):
+    """What a reader has to know of a model's score."""
+
+    name: str
+    key: str
+    text: str
+
+
 def main(here: Pipeline) -> None:
     """Typeset the report."""
     params = read_params(here)
@@ -74,6 +83,7 @@ def main(here: Pipeline) -> None:
     first = {name: entries[name] for name in (REAL, *config.models)}
     further = [name for name in params.models if name not in config.models]
     shown, all_shown = columns(params, first), columns(params, entries)
+    notes = footnotes(params, entries)
     words = conditional(first, outside_extractors(params))
     context = {
         "title": "Generative models on Fashion-MNIST" if here == ROOT else "Further generative models on Fashion-MNIST",
@@ -83,7 +93,8 @@ def main(here: Pipeline) -> None:
         "models": [[name, configs[name].describe()] for name in config.models],
         "extractors": listed(extractors_in_words(params)),
         "headings": [column.heading for column in shown],
-        "table": _plain(table(first, shown)),
+        "table": _plain(table(first, shown, notes)),
+        "footnotes": numbered_footnotes(notes, first),
         "questions": [
             [question, text]
             for question, text in (
@@ -99,7 +110,8 @@ def main(here: Pipeline) -> None:
         "sources": numbered_sources([configs[name].sources() for name in params.models]),
         "further": [[name, configs[name].describe(), _strip(entries[name])] for name in further],
         "all_headings": [column.heading for column in all_shown],
-        "all_table": _plain(table(entries, all_shown)) if len(entries) > len(first) else [],
+        "all_table": _plain(table(entries, all_shown, notes)) if len(entries) > len(first) else [],
+        "all_footnotes": numbered_footnotes(notes, entries),
         "leaderboard": _picture(here.comparison / "leaderboard.png"),
     }
     write_bytes(here.report, typeset(context))
@@ -151,13 +163,37 @@ def columns(params: Params, entries: Entries) -> list[Column]:
     return [column for column in (*_DISTANCE, *further, *_SCORES) if any(column.key in row for row in rows)]
 
 
-def table(entries: Entries, shown: Sequence[Column]) -> dict[str, list[Cell]]:
-    """The cells of each row; a dash where a model has no such score."""
+def table(entries: Entries, shown: Sequence[Column], notes: Sequence[Footnote] = ()) -> dict[str, list[Cell]]:
+    """The cells of each row; a dash where a model has no such score, a small number where one has a footnote."""
     best = {column.key: best_model(entries, column) for column in shown}
+    marks = {(note.name, note.key): _SUPERSCRIPTS[number] for number, note in enumerate(notes, start=1)}
     return {
-        name: [Cell(_text(entry, column), best[column.key] == name) for column in shown]
+        name: [
+            Cell(_text(entry, column) + marks.get((name, column.key), ""), best[column.key] == name) for column in shown
+        ]
         for name, entry in entries.items()
     }
+
+
+def footnotes(params: Params, entries: Entries) -> list[Footnote]:
+    """What the families say of scores that are in the tables, in the order of the rows."""
+    found = []
+    for name, entry in entries.items():
+        if name == REAL:
+            continue
+        config, _ = read_model(params if entry.home == params.here else read_params(entry.home), name)
+        words: dict[str, str] = getattr(config, "footnotes", {})
+        found += [Footnote(name, key, text) for key, text in words.items() if key in entry.scores]
+    return found[: len(_SUPERSCRIPTS) - 1]
+
+
+def numbered_footnotes(notes: Sequence[Footnote], entries: Entries) -> str:
+    """The footnotes of a table of `entries`, as `table` numbers them."""
+    return " ".join(
+        f"{_SUPERSCRIPTS[number]} {note.name}: {note.text}."
+        for number, note in enumerate(notes, start=1)
+        if note.name in entries
+    )
 
 
 def best_model(entries: Entries, column: Column) -> str | None:

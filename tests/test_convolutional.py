@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import pytest
 import torch
 
 from generative.networks.convolutional import DetailView, Discriminator, Generator, discriminator_layers
-from generative.training.convolutional import round_to_grey_levels
+from generative.training.adversarial import frozen, r1_penalty
+from generative.training.convolutional import lazy_r1, round_to_grey_levels
+from tests.small import build, small_config
 
 
 def test_rounded_images_are_grey_levels_and_pass_gradients_on(rng: torch.Generator) -> None:
@@ -32,9 +35,9 @@ def test_detail_view_enlarges_faint_grain_and_overlooks_plain_cloth(rng: torch.G
 def test_discriminator_keeps_what_it_sees(rng: torch.Generator) -> None:
     """Features vary about as much as pixels do, so that the first steps of the training already learn."""
     x = torch.rand(64, 1, 28, 28, generator=rng)
-    spread = discriminator_layers(16, 64)(x).std(0).mean()
+    spread = discriminator_layers(16)(x).std(0).mean()
     assert 0.2 < spread < 5
-    assert Discriminator(16, 64)(x).shape == (64,)
+    assert Discriminator(16)(x).shape == (64,)
 
 
 def test_generator_reaches_black_and_white() -> None:
@@ -57,3 +60,50 @@ def test_noise_modulates_the_normalisations(rng: torch.Generator) -> None:
         torch.nn.init.normal_(block.normalise.of_noise.weight, generator=rng)
     first, second = generator(z, y)
     assert (first - second).abs().max() > 0.01
+
+
+def test_frozen_networks_pass_gradients_on_and_collect_none(rng: torch.Generator) -> None:
+    discriminator = Discriminator(4)
+    x = torch.rand(2, 1, 28, 28, generator=rng).requires_grad_(True)
+    with frozen(discriminator):
+        discriminator(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert all(value.grad is None for value in discriminator.parameters())
+    with pytest.raises(KeyError), frozen(discriminator):
+        raise KeyError
+    assert all(value.requires_grad for value in discriminator.parameters())
+
+
+def test_lazy_penalty_is_the_penalty_on_average(rng: torch.Generator) -> None:
+    config = small_config("gan", r1_weight=0.3, r1_interval=4).training
+    discriminator, x = Discriminator(4), torch.rand(3, 1, 28, 28, generator=rng)
+    penalties = [lazy_r1(config, step, discriminator, x) for step in range(8)]
+    assert [bool(penalty) for penalty in penalties] == 2 * [True, False, False, False]
+    mean = sum(torch.as_tensor(penalty).item() for penalty in penalties) / 8
+    assert mean == pytest.approx(0.3 * r1_penalty(discriminator, x).item(), rel=1e-4)
+
+
+class _Brightness(torch.nn.Module):
+    """A discriminator that takes what is bright for real, and that no optimizer knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * (x.mean((1, 2, 3)) - 0.5)
+
+
+def test_verdict_changes_what_is_decoded(rng: torch.Generator) -> None:
+    """Where the discriminator likes bright images, reconstructions become brighter than what they are of."""
+    x = torch.rand(40, 1, 28, 28, generator=rng) * 0.4
+    brightness = []
+    for weight in (1e-6, 100.0):
+        model, objective, _ = build(small_config("vae_gan", adversarial_weight=weight, decay="none"))
+        objective.discriminator = objective.raw_discriminator = _Brightness()
+        for _ in range(40):
+            objective.step(x, torch.zeros(40, dtype=torch.int64), rng)
+        brightness.append(model.eval()(x, torch.zeros(40, 2))[0].mean().item())
+    assert brightness[0] == pytest.approx(x.mean().item(), abs=0.1)
+    assert brightness[1] > brightness[0] + 0.2

@@ -21,16 +21,19 @@ from generative.figures import charts, images
 from generative.figures.latents import Plane
 from generative.figures.strips import load_strip, save_strip
 from generative.figures.style import CLASS_COLOURS, model_colour, model_marker, panel_grid, save_figure
-from stages.common.params import Params
+from stages.common.params import Params, read_params
 from stages.common.paths import ROOT as PIPELINE
 from stages.common.published import Entry
 from stages.compare import distance_charts, long_table
 from stages.report import (
     Column,
+    Footnote,
     best_model,
     between_points,
     columns,
     conditional,
+    footnotes,
+    numbered_footnotes,
     representation,
     table,
     unconditional,
@@ -177,6 +180,22 @@ def test_long_table_splits_column_names() -> None:
     ]
 
 
+def test_losses_in_another_unit_have_an_axis_of_their_own() -> None:
+    table = pd.DataFrame(
+        {"epoch": [1, 2], "train_bound": [900.0, -600.0], "train_g": [1.0, 0.8], "train_d": [1.1, 1.2]}
+    )
+    losses = {"bound": "bound, nats per image", "g": "decoder: logistic loss, nats", "d": "critic, nats"}
+    left, right = charts.training_curves({"m": charts.Training(table, losses)}).axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("nats per image", "nats")
+    assert [list(np.asarray(line.get_ydata())) for line in right.lines] == [[1.0, 0.8], [1.1, 1.2]]
+    legend = left.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["bound", "decoder: logistic loss", "critic"]
+    same = {key: words for key, words in losses.items() if key != "bound"}
+    (only,) = charts.training_curves({"m": charts.Training(table, same)}).axes
+    assert (only.get_ylabel(), len(only.lines)) == ("nats", 2)
+
+
 def entry(name: str, scores: dict[str, float], errors: dict[str, float] | None = None) -> Entry:
     return Entry(name, PIPELINE, scores, errors or {})
 
@@ -236,6 +255,20 @@ class TestReportWords:
         assert [column.key for column in shown] == ["frechet_distance", "ssim"]
         assert [cell.text for cell in cells["real"]] == ["0.01\u00a0±\u00a00.00", "–"]
         assert [cell.text for cell in cells["vae"]] == ["1.23\u00a0±\u00a00.01", "0.568"]
+
+    def test_footnotes_are_numbered_where_they_belong(self) -> None:
+        rows = entries(real={"iw_bound": 1.0}, vae={"iw_bound": 2.0, "ssim": 0.5}, gan={"iw_bound": 3.0})
+        notes = [Footnote("vae", "iw_bound", "a bound of sorts"), Footnote("gan", "iw_bound", "no bound")]
+        cells = table(rows, columns(PARAMS, rows), notes)
+        assert [row[-1].text for row in cells.values()] == ["1.0", "2.0¹", "3.0²"]
+        assert cells["vae"][0].text == "0.500"
+        assert numbered_footnotes(notes, rows) == "¹ vae: a bound of sorts. ² gan: no bound."
+        assert numbered_footnotes(notes, entries(gan={})) == "² gan: no bound."
+
+    def test_families_say_what_a_score_is_not(self) -> None:
+        scores = {"iw_bound": 1.0, "ssim": 0.5}
+        found = footnotes(read_params(), entries(real=scores, vae=scores, vae16=scores, cgan={}))
+        assert [(note.name, note.key) for note in found] == [("vae16", "iw_bound")]
 
     @pytest.mark.parametrize(("error", "winner"), [(0.05, "b"), (0.2, None)])
     def test_best_is_ahead_by_more_than_the_error_and_never_the_real_images(

@@ -43,9 +43,11 @@ def table(here: Pipeline) -> str:
     entries = read_entries(params)
     shown = report.columns(params, entries)
     lines = [["", *(column.heading for column in shown)], ["---", *["---:"] * len(shown)]]
-    for name, cells in report.table(entries, shown).items():
+    notes = report.footnotes(params, entries)
+    for name, cells in report.table(entries, shown, notes).items():
         lines.append([name, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    words = report.numbered_footnotes(notes, entries)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + (f"\n{words}\n" if words else "")
 
 
 if __name__ == "__main__":

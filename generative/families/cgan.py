@@ -22,7 +22,7 @@ from generative.compute.portable import Linear
 from generative.config import NonNegativeFloat
 from generative.data.fashion_mnist import NUM_CLASSES
 from generative.family import FamilyConfig
-from generative.networks.convolutional import Generator, discriminator_layers
+from generative.networks.convolutional import FEATURES, Generator, discriminator_layers
 from generative.training import convolutional
 from generative.training.adversarial import (
     AdversarialModel,
@@ -31,16 +31,15 @@ from generative.training.adversarial import (
     generator_loss,
     plain_adversarial_step,
 )
-from generative.training.convolutional import ConvolutionalObjective, PenalisedTraining
+from generative.training.convolutional import ConvolutionalObjective, ConvolutionalTraining, PenalisedTraining, lazy_r1
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 SMALL = {"training": convolutional.SMALL | {"r1_interval": 4}}
-_FEATURES = 128  # of the discriminator's last layer
 
 
-class Training(PenalisedTraining):
+class Training(ConvolutionalTraining, PenalisedTraining):
     """Settings of the two networks and of their losses."""
 
     loss: Loss
@@ -60,14 +59,16 @@ class Config(FamilyConfig):
             extras += f", an auxiliary classifier of weight {training.class_weight:g}"
         return (
             f"convolutional generator (noise of {training.latent_dim} dimensions and the label) against a projection "
-            f"discriminator that sees the label too, updated in turn with the {names[training.loss]} loss{extras} "
-            f"({training.describe_schedule()}).{training.describe_average()}"
+            f"discriminator that sees the label and enlarged detail too, updated in turn with the "
+            f"{names[training.loss]} loss{extras} ({training.describe_schedule()}).{training.describe_average()}"
         )
 
     def sources(self) -> list[str]:
         found = [
             "Mirza, Osindero 2014, conditional generative adversarial nets, arXiv:1411.1784",
             "Miyato, Koyama 2018, cGANs with projection discriminator, ICLR",
+            "Chen et al. 2019, on self modulation for GANs, ICLR",
+            "He et al. 2015, delving deep into rectifiers, ICCV",
         ]
         if self.training.loss == "least_squares":
             found.append("Mao et al. 2017, least squares GANs, ICCV")
@@ -85,11 +86,11 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: Training) -> None:
         super().__init__()
-        self.features = discriminator_layers(config.discriminator_channels, _FEATURES)
-        self.unconditional = Linear(_FEATURES, 1)
-        self.embedding = nn.Embedding(NUM_CLASSES, _FEATURES)
-        nn.init.normal_(self.embedding.weight, std=_FEATURES**-0.5)  # as large as the unconditional weights
-        self.classify = Linear(_FEATURES, NUM_CLASSES)
+        self.features = discriminator_layers(config.discriminator_channels)
+        self.unconditional = Linear(FEATURES, 1)
+        self.embedding = nn.Embedding(NUM_CLASSES, FEATURES)
+        nn.init.normal_(self.embedding.weight, std=FEATURES**-0.5)  # as large as the unconditional weights
+        self.classify = Linear(FEATURES, NUM_CLASSES)
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         h = self.features(x)
@@ -114,8 +115,7 @@ class Objective(ConvolutionalObjective):
         super().__init__(model, config, fabric, total_steps)
         if config.loss == "least_squares":
             self.losses = {"loss_g": "generator: squared error", "loss_d": "discriminator: squared error"}
-        betas = (config.adam_beta1, config.adam_beta2)
-        self.oppose(Discriminator(config), betas=betas, decay="linear", ema_decay=config.ema_decay)
+        self.set_up(Discriminator(config))
 
     def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         x_fake = self.generate(y, rng)
@@ -124,7 +124,7 @@ class Objective(ConvolutionalObjective):
         logits_real, logits_fake = logits.chunk(2)
         loss_d = discriminator_loss(logits_real, logits_fake, self.config.loss)
         loss_class = F.cross_entropy(scores[: len(x)], y)  # learned from real images alone
-        penalty = self.lazy_r1(lambda images: self.raw_discriminator(images, y)[0], x)
+        penalty = lazy_r1(self.config, self.steps, lambda images: self.raw_discriminator(images, y)[0], x)
         self.descend(self.optimizer_d, loss_d + loss_class + penalty)
 
         logits_fake, scores = self.judge(x_fake, y)

@@ -19,16 +19,15 @@ from generative.training.adversarial import (
     generator_loss,
     plain_adversarial_step,
 )
-from generative.training.convolutional import ConvolutionalObjective, PenalisedTraining
+from generative.training.convolutional import ConvolutionalObjective, ConvolutionalTraining, PenalisedTraining, lazy_r1
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 SMALL = {"training": convolutional.SMALL | {"r1_interval": 4}}
-_FEATURES = 128  # of the discriminator's last layer
 
 
-class Training(PenalisedTraining):
+class Training(ConvolutionalTraining, PenalisedTraining):
     """Settings of the two networks and of their losses."""
 
 
@@ -62,15 +61,13 @@ class Objective(ConvolutionalObjective):
 
     def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
         super().__init__(model, config, fabric, total_steps)
-        betas = (config.adam_beta1, config.adam_beta2)
-        discriminator = Discriminator(config.discriminator_channels, _FEATURES)
-        self.oppose(discriminator, betas=betas, decay="linear", ema_decay=config.ema_decay)
+        self.set_up(Discriminator(config.discriminator_channels))
 
     def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         x_fake = self.generate(y, rng)
         logits_real, logits_fake = self.discriminator(torch.cat([x, x_fake.detach()])).chunk(2)
         loss_d = discriminator_loss(logits_real, logits_fake, "logistic")
-        self.descend(self.optimizer_d, loss_d + self.lazy_r1(self.raw_discriminator, x))
+        self.descend(self.optimizer_d, loss_d + lazy_r1(self.config, self.steps, self.raw_discriminator, x))
 
         loss_g = generator_loss(self.judge(x_fake).float(), "logistic")
         self.descend(self.optimizer_g, loss_g)
@@ -86,7 +83,7 @@ class Objective(ConvolutionalObjective):
 
 def plain_step(config: Training, device: torch.device) -> Any:
     """The update of a first tutorial for the same networks."""
-    discriminator = Discriminator(config.discriminator_channels, _FEATURES)
+    discriminator = Discriminator(config.discriminator_channels)
     return plain_adversarial_step(Model(config).generator, _WithoutLabels(discriminator), config, device)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from generative.capabilities.encoding import EncodesImages
 from generative.capabilities.likelihood import Likelihood, WeighsPosteriorSamples
@@ -52,15 +52,18 @@ class Config(FamilyConfig):
     sampling: AutoencodingSampling
 
     def describe(self) -> str:
-        source = "the prior"
-        if self.sampling.mixture_components:
-            source = f"a mixture of {self.sampling.mixture_components} Gaussians fitted to the training latents"
         return (
             f"{self.training.describe_networks()} to the mean and variance of a Gaussian posterior, decoder with a "
             f"Gaussian likelihood (variance {self.training.decoder_variance}), trained on the evidence lower bound "
-            f"with the closed-form KL to N(0, I) ({self.training.describe_schedule()}). Samples are decoded from "
-            f"{source}.{self.sampling.describe_refinement()}"
+            f"with the closed-form KL to N(0, I) ({self.training.describe_schedule()}).{self.describe_samples()}"
         )
+
+    def describe_samples(self) -> str:
+        """Sentences about where samples come from and how images are encoded, with a space before them."""
+        source = "the prior"
+        if self.sampling.mixture_components:
+            source = f"a mixture of {self.sampling.mixture_components} Gaussians fitted to the training latents"
+        return f" Samples are decoded from {source}.{self.sampling.describe_refinement()}"
 
     def sources(self) -> list[str]:
         found = ["Kingma, Welling 2014, auto-encoding variational Bayes, ICLR"]
@@ -79,9 +82,13 @@ class Model(GenerativeModel, DrawsSamples, EncodesImages, WeighsPosteriorSamples
     def __init__(self, config: Training) -> None:
         super().__init__(config)
         self.encoder = make_encoder(config, 2 * config.latent_dim)
-        self.decoder = make_decoder(config)
+        self.decoder = self.build_decoder(config)
         fixed = config.decoder_variance
         self.register_buffer("variance", torch.tensor(1.0 if fixed == "calibrated" else fixed))
+
+    def build_decoder(self, config: Any) -> nn.Module:
+        """A network from latent vectors (B, d) to images (B, 1, 28, 28): the encoder's mirror."""
+        return make_decoder(config)
 
     @torch.no_grad()
     def prepare_sampling(self, sampling: Any, train: Split) -> None:
@@ -155,15 +162,15 @@ class Objective(AutoencodingObjective):
         return x_hat
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        x_hat = self.reconstruct(x)
         eps = draw_normal((len(x), self.config.latent_dim), rng)
-        return self._bound(x, eps) | {"mse_x1000": 1000 * (x_hat - x).square().mean()}
+        mse = (self.reconstruct(x) - x).square().mean()
+        return self.bound(x, *self.network(x, eps)) | {"mse_x1000": 1000 * mse}
 
     def terms(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        return self._bound(x, draw_noise((len(x), self.config.latent_dim), rng, self.fabric))
+        return self.bound(x, *self.network(x, draw_noise((len(x), self.config.latent_dim), rng, self.fabric)))
 
-    def _bound(self, x: Tensor, eps: Tensor) -> dict[str, Tensor]:
-        x_hat, mu, logvar = self.network(x, eps)
+    def bound(self, x: Tensor, x_hat: Tensor, mu: Tensor, logvar: Tensor) -> dict[str, Tensor]:
+        """The loss and its two parts, of images `x` and what the model makes of them."""
         variance = self.raw_model.variance
         if self.config.decoder_variance == "calibrated":  # at its optimum, where it adds nothing to the gradient
             variance = average((x_hat.detach() - x).square().mean(), self.fabric)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 SMALL = {"training": convolutional.SMALL | {"critic_steps": 2}}
-_FEATURES = 128  # of the critic's last layer
 
 
 class Training(ConvolutionalTraining):
@@ -71,9 +70,7 @@ class Objective(ConvolutionalObjective):
 
     def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
         super().__init__(model, config, fabric, total_steps)
-        betas = (config.adam_beta1, config.adam_beta2)
-        critic = Discriminator(config.discriminator_channels, _FEATURES)
-        self.oppose(critic, betas=betas, decay="linear", ema_decay=config.ema_decay)
+        self.set_up(Discriminator(config.discriminator_channels))
 
     def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         turn = self.steps % self.config.critic_steps == self.config.critic_steps - 1

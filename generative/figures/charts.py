@@ -60,21 +60,42 @@ def training_curves(curves: dict[str, Training], *, widest: int = 3, scale: floa
     rows, columns = panel_grid(len(curves), widest=widest)
     figure, axes = new_figure(4.1 * scale * columns, 2.7 * scale * rows, rows, columns, used=len(curves))
     for panel, (name, training) in zip(axes, curves.items(), strict=True):
-        keys = [key for key in training.losses if f"train_{key}" in training.table]
-        for index, key in enumerate(keys):
-            _draw_curve(panel, training.table, key, model_colour(index))
+        _draw_curves(panel, training)
         panel.set_title(name)
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(keys) == 1:
-            panel.set_ylabel(fill(training.losses[keys[0]], 24), fontsize=9)
-        else:
-            lines = [Line2D([], [], color=model_colour(index)) for index in range(len(keys))]
-            panel.legend(lines, [training.losses[key] for key in keys], fontsize=8, loc="best")
-            panel.set_ylabel("loss")
     splits = [Line2D([], [], color="black", linestyle=style) for style in ("-", "--")]
     figure.legend(splits, ["training split", "validation split"], loc="outside upper center", ncols=2, fontsize=9)
     return figure
+
+
+def _draw_curves(panel: Axes, training: Training) -> None:
+    """All losses; those in another unit than the first have an axis of their own on the right."""
+    keys = [key for key in training.losses if f"train_{key}" in training.table]
+    if len(keys) == 1:
+        _draw_curve(panel, training.table, keys[0], model_colour(0))
+        panel.set_ylabel(fill(training.losses[keys[0]], 24), fontsize=9)
+        return
+    names, units = zip(*(_name_and_unit(training.losses[key]) for key in keys), strict=True)
+    sides = dict.fromkeys(units, panel)
+    if others := [unit for unit in dict.fromkeys(units) if unit != units[0]]:
+        right = panel.twinx()
+        sides |= dict.fromkeys(others, right)
+        right.set_ylabel(", ".join(filter(None, others)) or "loss", fontsize=9)
+    for index, (key, unit) in enumerate(zip(keys, units, strict=True)):
+        _draw_curve(sides[unit], training.table, key, model_colour(index))
+    panel.set_ylabel(units[0] or "loss", fontsize=9)
+    lines = [Line2D([], [], color=model_colour(index)) for index in range(len(keys))]
+    for side in set(sides.values()):
+        low, high = side.get_ylim()
+        side.set_ylim(low, high + 0.18 * len(keys) * (high - low))  # room for the legend
+    panel.legend(lines, names, fontsize=7, loc="upper right", framealpha=0.6, handlelength=1.2)
+
+
+def _name_and_unit(words: str) -> tuple[str, str]:
+    """What a loss is, and its unit: what stands behind the last comma, if anything."""
+    name, comma, unit = words.rpartition(", ")
+    return (name, unit) if comma else (unit, "")
 
 
 def _draw_curve(panel: Axes, table: pd.DataFrame, key: str, colour: str) -> None:

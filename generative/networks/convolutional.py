@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from generative.compute.portable import Linear
 from generative.data.fashion_mnist import NUM_CLASSES
 
+FEATURES = 128  # of a discriminator's last layer
 _PIXEL_CHANNELS = 16  # of the generator at 28 x 28
 _SLOPE = 0.2  # of the leaky ReLUs (Radford et al. 2016, "DCGAN", section 4)
 _BEYOND = (
@@ -122,8 +123,8 @@ class DetailView(nn.Module):
         return torch.cat([2 * x - 1, F.softsign(_DETAIL_GAIN * detail)], dim=1)
 
 
-def discriminator_layers(channels: int, features: int) -> nn.Sequential:
-    """A network from images (B, 1, 28, 28) to features (B, `features`), without any normalisation.
+def discriminator_layers(channels: int) -> nn.Sequential:
+    """A network from images (B, 1, 28, 28) to features (B, `FEATURES`), without any normalisation.
 
     Few layers, and weights that keep the variance of what passes through them (He et al. 2015, "Delving Deep into
     Rectifiers", ICCV, equation 10): with smaller ones the network learns too slowly to see anything (docs/recipes.md).
@@ -136,7 +137,7 @@ def discriminator_layers(channels: int, features: int) -> nn.Sequential:
         nn.Conv2d(channels, 2 * channels, 3, padding=1, stride=2),  # (B, 2 channels, 7, 7)
         nn.LeakyReLU(_SLOPE),
         nn.Flatten(),
-        Linear(2 * channels * 7 * 7, features),
+        Linear(2 * channels * 7 * 7, FEATURES),
         nn.LeakyReLU(_SLOPE),
     )
     for layer in layers:
@@ -150,10 +151,10 @@ def discriminator_layers(channels: int, features: int) -> nn.Sequential:
 class Discriminator(nn.Module):
     """Images (B, 1, 28, 28) in [0, 1] to one number (B,): high where the image looks real."""
 
-    def __init__(self, channels: int, features: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.features = discriminator_layers(channels, features)
-        self.judge = Linear(features, 1)
+        self.features = discriminator_layers(channels)
+        self.judge = Linear(FEATURES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.judge(self.features(x))

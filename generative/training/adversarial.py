@@ -1,6 +1,7 @@
 """What the families of generative adversarial networks share: losses, penalties, two optimizers, averaged weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -61,11 +62,8 @@ class AdversarialObjective(GradientObjective):
 
     def judge(self, *inputs: Tensor) -> Any:
         """What the discriminator says of generated images, with gradients for the generator alone."""
-        self.raw_discriminator.requires_grad_(False)
-        with self.fabric.autocast():
-            judged = self.raw_discriminator(*inputs)
-        self.raw_discriminator.requires_grad_(True)
-        return judged
+        with frozen(self.raw_discriminator), self.fabric.autocast():
+            return self.raw_discriminator(*inputs)
 
     def draw(self, labels: Tensor, rng: torch.Generator) -> Tensor | None:
         """Samples of the generator that they would come from if the training ended now."""
@@ -87,6 +85,16 @@ class AdversarialObjective(GradientObjective):
         noise = (draw_normal(size, rng) for _ in range(_STATISTICS_BATCHES))
         estimate_statistics(self.average.network, ((z, labels) for z in noise))
         self.raw_model.generator.load_state_dict(self.average.network.state_dict())
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """While this lasts `network` passes gradients on and collects none."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
 
 
 def discriminator_loss(logits_real: Tensor, logits_fake: Tensor, loss: Loss) -> Tensor:

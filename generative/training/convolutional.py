@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generative.config import Fraction, NonNegativeFloat, PositiveInt
 from generative.family import TrainingConfig
@@ -37,8 +37,8 @@ class ConvolutionalTraining(TrainingConfig):
         return " Samples come from an average of the generator's weights." if self.ema_decay else ""
 
 
-class PenalisedTraining(ConvolutionalTraining):
-    """The same with the gradient penalty R1 every few steps."""
+class PenalisedTraining(TrainingConfig):
+    """Settings of the gradient penalty R1 every few steps."""
 
     r1_weight: NonNegativeFloat
     r1_interval: PositiveInt
@@ -56,6 +56,11 @@ class PenalisedTraining(ConvolutionalTraining):
 class ConvolutionalObjective(AdversarialObjective):
     """Two updates in turn, of networks that see grey levels as they are saved."""
 
+    def set_up(self, discriminator: nn.Module) -> None:
+        """Optimizers and average of the settings, for the model's generator and `discriminator`."""
+        betas = (self.config.adam_beta1, self.config.adam_beta2)
+        self.oppose(discriminator, betas=betas, decay="linear", ema_decay=self.config.ema_decay)
+
     def generate(self, y: Tensor, rng: torch.Generator) -> Tensor:
         """Images (B, 1, 28, 28) of labels `y` (B,), rounded as they are saved: what a discriminator is to see."""
         images: Tensor = self.generator(self.noise(len(y), rng), y)
@@ -66,14 +71,15 @@ class ConvolutionalObjective(AdversarialObjective):
         assert images is not None
         return round_to_grey_levels(images)
 
-    def lazy_r1(self, judge: Callable[[Tensor], Tensor], x: Tensor) -> Tensor | float:
-        """The penalty R1 of `judge` at real images `x`, times its weight and interval; 0 at the steps between.
 
-        Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", CVPR, section 3.1.
-        """
-        if not self.config.r1_weight or self.steps % self.config.r1_interval:
-            return 0.0
-        return self.config.r1_weight * self.config.r1_interval * r1_penalty(judge, x)
+def lazy_r1(config: PenalisedTraining, step: int, judge: Callable[[Tensor], Tensor], x: Tensor) -> Tensor | float:
+    """The penalty R1 of `judge` at real images `x`, times its weight and interval; 0 at the steps between.
+
+    Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", CVPR, section 3.1.
+    """
+    if not config.r1_weight or step % config.r1_interval:
+        return 0.0
+    return config.r1_weight * config.r1_interval * r1_penalty(judge, x)
 
 
 def round_to_grey_levels(images: Tensor) -> Tensor:
