@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class TrainingObjective(ABC):
     """How a network is trained: called once per batch by `generative.training.loop.fit`.
 
-    `losses` names the quantities that are minimised, each with the words for an axis: what it is, and in which unit.
+    `losses` names the quantities that are minimised, each with the words for an axis: what it is, and, where several
+    are drawn together, behind the last comma in which unit.
     Training stops if one is not finite or explodes. Those in `scaleless` may grow, as a critic's loss does, and must
     only be finite.
     """

@@ -24,7 +24,7 @@ from stages.common.published import Entry, ReportConfig, outside_extractors, rea
 TEMPLATE = Path("stages/report.typ")
 
 TEXT_SIZES = (8.8, 8.4, 8.0, 7.6, 7.2, 7.0)  # points
-_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LAYOUTS = ("all", "descriptions behind", "table behind", "as long as it takes")  # what stands on the first page
 
 Entries = dict[str, Entry]
@@ -83,7 +83,7 @@ def main(here: Pipeline) -> None:
     first = {name: entries[name] for name in (REAL, *config.models)}
     further = [name for name in params.models if name not in config.models]
     shown, all_shown = columns(params, first), columns(params, entries)
-    notes = footnotes(params, entries)
+    notes = footnotes(params, entries, all_shown)
     words = conditional(first, outside_extractors(params))
     context = {
         "title": "Generative models on Fashion-MNIST" if here == ROOT else "Further generative models on Fashion-MNIST",
@@ -166,7 +166,7 @@ def columns(params: Params, entries: Entries) -> list[Column]:
 def table(entries: Entries, shown: Sequence[Column], notes: Sequence[Footnote] = ()) -> dict[str, list[Cell]]:
     """The cells of each row; a dash where a model has no such score, a small number where one has a footnote."""
     best = {column.key: best_model(entries, column) for column in shown}
-    marks = {(note.name, note.key): _SUPERSCRIPTS[number] for number, note in enumerate(notes, start=1)}
+    marks = {(note.name, note.key): superscript(number) for number, note in enumerate(notes, start=1)}
     return {
         name: [
             Cell(_text(entry, column) + marks.get((name, column.key), ""), best[column.key] == name) for column in shown
@@ -175,25 +175,29 @@ def table(entries: Entries, shown: Sequence[Column], notes: Sequence[Footnote] =
     }
 
 
-def footnotes(params: Params, entries: Entries) -> list[Footnote]:
-    """What the families say of scores that are in the tables, in the order of the rows."""
-    found = []
+def footnotes(params: Params, entries: Entries, shown: Sequence[Column]) -> list[Footnote]:
+    """What the families say of scores that are in the table, in the order of its rows."""
+    keys, settings, found = {column.key for column in shown}, {params.here: params, ROOT: read_params()}, []
     for name, entry in entries.items():
-        if name == REAL:
-            continue
-        config, _ = read_model(params if entry.home == params.here else read_params(entry.home), name)
-        words: dict[str, str] = getattr(config, "footnotes", {})
-        found += [Footnote(name, key, text) for key, text in words.items() if key in entry.scores]
-    return found[: len(_SUPERSCRIPTS) - 1]
+        if name != REAL:
+            config, _ = read_model(settings[entry.home], name)
+            words: dict[str, str] = getattr(config, "footnotes", {})
+            found += [Footnote(name, key, text) for key, text in words.items() if key in entry.scores.keys() & keys]
+    return found
 
 
 def numbered_footnotes(notes: Sequence[Footnote], entries: Entries) -> str:
     """The footnotes of a table of `entries`, as `table` numbers them."""
     return " ".join(
-        f"{_SUPERSCRIPTS[number]} {note.name}: {note.text}."
+        f"{superscript(number)} {note.name}: {note.text}."
         for number, note in enumerate(notes, start=1)
         if note.name in entries
     )
+
+
+def superscript(number: int) -> str:
+    """A number as small raised digits."""
+    return str(number).translate(_RAISED)
 
 
 def best_model(entries: Entries, column: Column) -> str | None:

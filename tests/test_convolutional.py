@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from generative.compute.runtime import make_rng
+from generative.data.splits import Split, to_unit
+from generative.errors import PipelineError
 from generative.networks.convolutional import DetailView, Discriminator, Generator, discriminator_layers
 from generative.training.adversarial import frozen, r1_penalty
 from generative.training.convolutional import lazy_r1, round_to_grey_levels
@@ -107,3 +110,19 @@ def test_verdict_changes_what_is_decoded(rng: torch.Generator) -> None:
         brightness.append(model.eval()(x, torch.zeros(40, 2))[0].mean().item())
     assert brightness[0] == pytest.approx(x.mean().item(), abs=0.1)
     assert brightness[1] > brightness[0] + 0.2
+
+
+def test_decoder_is_measured_on_posterior_samples_at_the_end(blobs: Split) -> None:
+    model, objective, _ = build(small_config("vae_gan"))
+    first = model.decoder.blocks[0].normalise.normalise
+    first.running_mean.fill_(7)
+    objective.finish(blobs)
+    z = model.draw_latents(to_unit(blobs.images), make_rng(model.config.seed))
+    expected = model.decoder.project(z).view(len(z), -1, 7, 7).mean((0, 2, 3))
+    torch.testing.assert_close(first.running_mean, expected.detach(), rtol=1e-4, atol=1e-5)
+    assert not model.decoder.training
+
+
+def test_variance_beside_a_discriminator_is_a_number() -> None:
+    with pytest.raises(PipelineError, match="calibrated variance would grow with the error"):
+        small_config("vae_gan", decoder_variance="calibrated")

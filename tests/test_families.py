@@ -17,7 +17,6 @@ from generative.compute.runtime import make_rng
 from generative.data.fashion_mnist import IMAGE_SHAPE
 from generative.data.splits import Split, balanced_labels, to_unit
 from generative.families.cgan import Discriminator
-from generative.families.vae import gaussian_nll, kl_to_standard_normal
 from generative.family import available_families, load_family
 from generative.io.tensors import load_tensors, load_weights, save_tensors
 from generative.networks.mixture import Mixture, fitted_vectors
@@ -25,6 +24,7 @@ from generative.scores.likelihood import importance_weighted_bound
 from generative.training.adversarial import Loss, discriminator_loss, generator_loss
 from generative.training.averaging import MovingAverage, estimate_statistics
 from generative.training.loop import preview
+from generative.training.variational import gaussian_nll, kl_to_standard_normal
 from tests.small import FAMILIES, build, small_config, train
 
 

@@ -190,7 +190,11 @@ def test_losses_in_another_unit_have_an_axis_of_their_own() -> None:
     assert [list(np.asarray(line.get_ydata())) for line in right.lines] == [[1.0, 0.8], [1.1, 1.2]]
     legend = left.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["bound", "decoder: logistic loss", "critic"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "bound",
+        "decoder: logistic loss (right)",
+        "critic (right)",
+    ]
     same = {key: words for key, words in losses.items() if key != "bound"}
     (only,) = charts.training_curves({"m": charts.Training(table, same)}).axes
     assert (only.get_ylabel(), len(only.lines)) == ("nats", 2)
@@ -267,8 +271,10 @@ class TestReportWords:
 
     def test_families_say_what_a_score_is_not(self) -> None:
         scores = {"iw_bound": 1.0, "ssim": 0.5}
-        found = footnotes(read_params(), entries(real=scores, vae=scores, vae16=scores, cgan={}))
-        assert [(note.name, note.key) for note in found] == [("vae16", "iw_bound")]
+        rows = entries(real=scores, vae=scores, vae16=scores, cgan={})
+        shown = columns(PARAMS, rows)
+        assert [(note.name, note.key) for note in footnotes(read_params(), rows, shown)] == [("vae16", "iw_bound")]
+        assert footnotes(read_params(), rows, shown[:1]) == []
 
     @pytest.mark.parametrize(("error", "winner"), [(0.05, "b"), (0.2, None)])
     def test_best_is_ahead_by_more_than_the_error_and_never_the_real_images(

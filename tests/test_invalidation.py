@@ -337,7 +337,11 @@ class TestVerifyWithoutData:
                     clone, "generative/training/adversarial.py", "    average: Mov", "    _unused = 1\n    average: Mov"
                 ),
                 "train@cgan",
-                {"generate@cgan", "evaluate@cgan", "publish@cgan", *LAST},
+                {
+                    "train@vae16",
+                    *(f"{stage}@{name}" for stage in ("generate", "evaluate", "publish") for name in ("cgan", "vae16")),
+                    *LAST,
+                },
             ),
             (
                 lambda clone: edit(clone, "metrics/scores/vae.json", "0.", "1."),

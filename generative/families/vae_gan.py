@@ -8,54 +8,63 @@ of them. So the bound is not what is maximised: it is reported as it comes out, 
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import model_validator
+from pydantic import field_validator
 from torch import Tensor, nn
 
 from generative.compute.runtime import draw_noise, draw_normal, make_rng
-from generative.config import PositiveFloat, PositiveInt
+from generative.config import Fraction, PositiveFloat, PositiveInt
 from generative.data.fashion_mnist import NUM_PIXELS
 from generative.data.splits import Split, to_unit
-from generative.families import vae
+from generative.networks.coders import EncoderSettings
 from generative.networks.convolutional import Discriminator, Generator
-from generative.training import autoencoding
+from generative.training import autoencoding, convolutional
 from generative.training.adversarial import discriminator_loss, frozen, generator_loss
 from generative.training.averaging import estimate_statistics
 from generative.training.convolutional import PenalisedTraining, lazy_r1, round_to_grey_levels
+from generative.training.schedules import Decay
+from generative.training.variational import VariationalConfig, VariationalModel, VariationalObjective
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _CODERS: dict[str, Any] = autoencoding.SMALL
-SMALL = _CODERS | {"training": _CODERS["training"] | {"discriminator_channels": 8, "r1_interval": 4}}
+SMALL = _CODERS | {
+    "training": _CODERS["training"]
+    | {"discriminator_channels": convolutional.SMALL["discriminator_channels"], "r1_interval": 4}
+}
 _STATISTICS_BATCH, _STATISTICS_BATCHES = 1000, 20  # of training images, for the final normalisations
-_BETAS = (0.0, 0.99)  # of the discriminator's Adam
 
 
-class Training(vae.Training, PenalisedTraining):
-    """Settings of the three networks and of their losses; `channels` are the encoder's and the decoder's."""
+class Training(EncoderSettings, PenalisedTraining):
+    """Settings of the three networks and of their losses; the first four of EncoderSettings are the encoder's."""
 
-    decoder_variance: PositiveFloat  # a calibrated one would grow with the error that the discriminator asks for
+    channels: PositiveInt  # of the encoder, and of the decoder at 14 x 14
+    decay: Decay
+    decoder_variance: PositiveFloat
     discriminator_channels: PositiveInt
+    discriminator_beta1: Fraction
+    discriminator_beta2: Fraction
     adversarial_weight: PositiveFloat  # of the discriminator's verdict, in nats for each pixel
 
-    @model_validator(mode="after")
-    def _decoder_convolves(self) -> Self:
-        if not self.channels or self.sine_frequency:
+    @field_validator("decoder_variance", mode="before")
+    @classmethod
+    def _variance_is_fixed(cls, value: Any) -> Any:
+        if value == "calibrated":
             raise ValueError(
-                "channels must be at least 1 and sine_frequency 0: the decoder is a generator of convolutions"
+                "must be a number: a calibrated variance would grow with the error that the discriminator asks for"
             )
-        return self
+        return value
 
 
-class Config(vae.Config):
+class Config(VariationalConfig):
     """Settings of a variational autoencoder with a discriminator."""
 
     training: Training
     footnotes: ClassVar[dict[str, str]] = {
-        "iw_bound": "trained on a discriminator's verdict too: lower than it could be"
+        "iw_bound": "trained to convince a discriminator too, with a fixed variance: lower than it could be"
     }
 
     def describe(self) -> str:
@@ -68,13 +77,18 @@ class Config(vae.Config):
             f"({training.describe_schedule()}).{self.describe_samples()}"
         )
 
-    def sources(self) -> list[str]:
-        own = ["Larsen et al. 2016, autoencoding beyond pixels using a learned similarity metric, ICML"]
-        return [*super().sources(), *own, *self.training.penalty_sources()]
+    def own_sources(self) -> list[str]:
+        return [
+            "Larsen et al. 2016, autoencoding beyond pixels using a learned similarity metric, ICML",
+            "Goodfellow et al. 2014, generative adversarial nets, NeurIPS",
+            "Chen et al. 2019, on self modulation for GANs, ICLR",
+            "He et al. 2015, delving deep into rectifiers, ICCV",
+            *self.training.penalty_sources(),
+        ]
 
 
-class Model(vae.Model):
-    """The encoder of a VAE, and as decoder the generator of a GAN; the discriminator is needed for training alone."""
+class Model(VariationalModel):
+    """As decoder it has the generator of a GAN; the discriminator is needed for training alone."""
 
     def build_decoder(self, config: Any) -> nn.Module:
         return Generator(config.latent_dim, config.channels, conditional=False)
@@ -84,11 +98,11 @@ class Model(vae.Model):
         return x_hat
 
 
-class Objective(vae.Objective):
+class Objective(VariationalObjective):
     """Updates in turn of the discriminator, and of encoder and decoder on the bound and on its verdict."""
 
     losses: Mapping[str, str] = {
-        **vae.Objective.losses,
+        **VariationalObjective.losses,
         "loss_g": "decoder: logistic loss, nats",
         "loss_d": "discriminator: logistic loss, nats",
     }
@@ -96,7 +110,8 @@ class Objective(vae.Objective):
     def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
         super().__init__(model, config, fabric, total_steps)
         self.raw_discriminator = Discriminator(config.discriminator_channels)
-        adam = torch.optim.Adam(self.raw_discriminator.parameters(), lr=config.learning_rate, betas=_BETAS, fused=True)
+        betas = (config.discriminator_beta1, config.discriminator_beta2)
+        adam = torch.optim.Adam(self.raw_discriminator.parameters(), lr=config.learning_rate, betas=betas, fused=True)
         self.discriminator, self.optimizer_d = self.optimise(self.raw_discriminator, adam, config.decay)
 
     def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -112,16 +127,13 @@ class Objective(vae.Objective):
         loss_g = generator_loss(logits_fake.float(), "logistic")
         terms = self.bound(x, x_hat, mu, logvar)
         self.descend(self.optimizer, terms["loss"] + self.config.adversarial_weight * NUM_PIXELS * loss_g)
-        return {key: term.detach() for key, term in terms.items()} | {
-            "loss_g": loss_g.detach(),
-            "loss_d": loss_d.detach(),
-        }
+        return {key: value.detach() for key, value in (terms | {"loss_g": loss_g, "loss_d": loss_d}).items()}
 
     def validate(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        scalars = super().validate(x, y, rng)
-        x_hat, _, _ = self.network(x, draw_normal((len(x), self.config.latent_dim), rng))
+        x_hat, mu, logvar = self.network(x, draw_normal((len(x), self.config.latent_dim), rng))
         logits_real, logits_fake = self.discriminator(x), self.discriminator(round_to_grey_levels(x_hat))
-        return scalars | {
+        return self.bound(x, x_hat, mu, logvar) | {
+            "mse_x1000": 1000 * (self.reconstruct(x) - x).square().mean(),
             "loss_g": generator_loss(logits_fake, "logistic"),
             "loss_d": discriminator_loss(logits_real, logits_fake, "logistic"),
         }
@@ -129,10 +141,10 @@ class Objective(vae.Objective):
     @torch.no_grad()
     def finish(self, train: Split) -> None:
         """Measure the decoder's normalisations anew, on posterior samples of training images."""
-        super().finish(train)
         model, rng = self.raw_model, make_rng(self.config.seed, train.images.device)
-        images = train.images[: _STATISTICS_BATCH * _STATISTICS_BATCHES].split(_STATISTICS_BATCH)
-        latents = (model.draw_latents(to_unit(batch), rng) for batch in images)
+        images = train.images[: _STATISTICS_BATCH * _STATISTICS_BATCHES]
+        parts = images.tensor_split(-(-len(images) // _STATISTICS_BATCH))
+        latents = (model.draw_latents(to_unit(part), rng) for part in parts)
         estimate_statistics(model.decoder, ((z, _no_labels(z)) for z in latents))
 
 

@@ -80,16 +80,18 @@ def _draw_curves(panel: Axes, training: Training) -> None:
     sides = dict.fromkeys(units, panel)
     if others := [unit for unit in dict.fromkeys(units) if unit != units[0]]:
         right = panel.twinx()
+        right.spines["right"].set_visible(True)
         sides |= dict.fromkeys(others, right)
         right.set_ylabel(", ".join(filter(None, others)) or "loss", fontsize=9)
     for index, (key, unit) in enumerate(zip(keys, units, strict=True)):
         _draw_curve(sides[unit], training.table, key, model_colour(index))
     panel.set_ylabel(units[0] or "loss", fontsize=9)
     lines = [Line2D([], [], color=model_colour(index)) for index in range(len(keys))]
+    words = [name if unit == units[0] else f"{name} (right)" for name, unit in zip(names, units, strict=True)]
     for side in set(sides.values()):
         low, high = side.get_ylim()
-        side.set_ylim(low, high + 0.18 * len(keys) * (high - low))  # room for the legend
-    panel.legend(lines, names, fontsize=7, loc="upper right", framealpha=0.6, handlelength=1.2)
+        side.set_ylim(low, high + 0.25 * len(keys) * (high - low))  # room for the legend
+    panel.legend(lines, words, fontsize=7, loc="upper right", framealpha=0.6, handlelength=1.2)
 
 
 def _name_and_unit(words: str) -> tuple[str, str]:

@@ -23,13 +23,30 @@ _REFINE_RATE = 0.03  # of Adam, in units of the latent space
 _ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
-class CoderSettings(TrainingConfig):
-    """What an encoder and its decoder are built from."""
+class EncoderSettings(TrainingConfig):
+    """What an encoder is built from."""
 
     latent_dim: PositiveInt
     channels: NonNegativeInt
     hidden: list[PositiveInt]
     activation: Literal["relu", "silu"]
+
+    def describe_networks(self) -> str:
+        """The encoder's widths, and what else a reader needs to build both networks."""
+        front = f"{self.channels}-channel convolutions, then " if self.channels else ""
+        first = _map_size(self.channels) if self.channels else NUM_PIXELS
+        sizes = "-".join(map(str, [first, *self.hidden, self.latent_dim]))
+        names = {"relu": "ReLU", "silu": "SiLU"}
+        return f"encoder {front}{sizes} ({names[self.activation]}{self.describe_decoder()})"
+
+    def describe_decoder(self) -> str:
+        """What its mirror image, if there is one, has that the encoder has not, with a comma before it."""
+        return ""
+
+
+class CoderSettings(EncoderSettings):
+    """What an encoder and a decoder that mirrors it are built from."""
+
     sine_frequency: NonNegativeFloat
 
     @model_validator(mode="after")
@@ -38,17 +55,11 @@ class CoderSettings(TrainingConfig):
             raise ValueError("sine_frequency needs at least one hidden layer")
         return self
 
-    def describe_networks(self) -> str:
-        """The encoder's widths, and what else a reader needs to build both networks."""
-        front = f"{self.channels}-channel convolutions, then " if self.channels else ""
-        first = _map_size(self.channels) if self.channels else NUM_PIXELS
-        sizes = "-".join(map(str, [first, *self.hidden, self.latent_dim]))
-        names = {"relu": "ReLU", "silu": "SiLU"}
-        sine = ", sines on the decoder's first layer" if self.sine_frequency else ""
-        return f"encoder {front}{sizes} ({names[self.activation]}{sine})"
+    def describe_decoder(self) -> str:
+        return ", sines on the decoder's first layer" if self.sine_frequency else ""
 
 
-def make_encoder(config: CoderSettings, outputs: int) -> nn.Sequential:
+def make_encoder(config: EncoderSettings, outputs: int) -> nn.Sequential:
     """A network from images (B, 1, 28, 28) to (B, outputs)."""
     if not config.channels:
         return nn.Sequential(nn.Flatten(), *_dense([NUM_PIXELS, *config.hidden, outputs], config))
@@ -129,7 +140,7 @@ class Sine(nn.Module):
         return torch.sin(x)
 
 
-def _dense(widths: Sequence[int], config: CoderSettings) -> list[nn.Module]:
+def _dense(widths: Sequence[int], config: EncoderSettings) -> list[nn.Module]:
     """Linear layers of the given widths with the activation between two of them."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(widths):

@@ -1,4 +1,4 @@
-"""Generator and discriminator of convolutions, for the families of generative adversarial networks.
+"""Generator and discriminator of convolutions, for all families in which a discriminator judges.
 
 Convolutions work at 14 x 14 and 7 x 7, where they cost little: the discriminator folds 2 x 2 pixels into
 channels first, and the generator has a few channels at 28 x 28.

@@ -1,4 +1,4 @@
-"""What the families of generative adversarial networks share: losses, penalties, two optimizers, averaged weights."""
+"""What the families with a discriminator share: losses, penalties, two optimizers, averaged weights."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
