@@ -42,7 +42,7 @@ def test_unchanged_code_passes(repository: Path) -> None:
     ("file", "stopped", "free"),
     [
         ("generative/training/loop.py", [("train", "vae"), ("train_extractor", "classifier")], [("generate", "vae")]),
-        ("generative/families/vae.py", [("train", "vae16"), ("generate", "vae"), ("report",)], [("train", "cgan")]),
+        ("generative/families/vae.py", [("train", "vae"), ("generate", "vae"), ("report",)], [("train", "vae16")]),
         ("generative/extractors/bottleneck.py", [("embed_real",), ("evaluate", "vae")], [("evaluate_real",)]),
         ("stages/publish.py", [("publish", "vae")], [("compare",), ("code",)]),
     ],

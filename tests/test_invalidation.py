@@ -336,9 +336,9 @@ class TestVerifyWithoutData:
                 lambda clone: edit(
                     clone, "generative/training/adversarial.py", "    average: Mov", "    _unused = 1\n    average: Mov"
                 ),
-                "train@cgan",
+                "train@vae16",
                 {
-                    "train@vae16",
+                    "train@cgan",
                     *(f"{stage}@{name}" for stage in ("generate", "evaluate", "publish") for name in ("cgan", "vae16")),
                     *LAST,
                 },
