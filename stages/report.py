@@ -79,11 +79,11 @@ def main(here: Pipeline) -> None:
     params = read_params(here)
     tidy(params)
     config, entries = params.block("report", ReportConfig), read_entries(params)
-    configs = {name: read_model(params, name)[0] for name in params.models}
+    configs = read_configs(params, entries)
     first = {name: entries[name] for name in (REAL, *config.models)}
     further = [name for name in params.models if name not in config.models]
     shown, all_shown = columns(params, first), columns(params, entries)
-    notes = footnotes(params, entries, all_shown)
+    notes = footnotes(configs, entries, all_shown)
     words = conditional(first, outside_extractors(params))
     context = {
         "title": "Generative models on Fashion-MNIST" if here == ROOT else "Further generative models on Fashion-MNIST",
@@ -175,15 +175,21 @@ def table(entries: Entries, shown: Sequence[Column], notes: Sequence[Footnote] =
     }
 
 
-def footnotes(params: Params, entries: Entries, shown: Sequence[Column]) -> list[Footnote]:
+def read_configs(params: Params, entries: Entries) -> dict[str, Any]:
+    """The settings of every model among `entries`, of this pipeline or of the root."""
+    settings = {ROOT: read_params(), params.here: params}
+    return {name: read_model(settings[entry.home], name)[0] for name, entry in entries.items() if name != REAL}
+
+
+def footnotes(configs: dict[str, Any], entries: Entries, shown: Sequence[Column]) -> list[Footnote]:
     """What the families say of scores that are in the table, in the order of its rows."""
-    keys, settings, found = {column.key for column in shown}, {params.here: params, ROOT: read_params()}, []
-    for name, entry in entries.items():
-        if name != REAL:
-            config, _ = read_model(settings[entry.home], name)
-            words: dict[str, str] = getattr(config, "footnotes", {})
-            found += [Footnote(name, key, text) for key, text in words.items() if key in entry.scores.keys() & keys]
-    return found
+    keys = {column.key for column in shown}
+    return [
+        Footnote(name, key, text)
+        for name, config in configs.items()
+        for key, text in getattr(config, "footnotes", {}).items()
+        if key in entries[name].scores.keys() & keys
+    ]
 
 
 def numbered_footnotes(notes: Sequence[Footnote], entries: Entries) -> str:

@@ -34,6 +34,7 @@ from stages.report import (
     conditional,
     footnotes,
     numbered_footnotes,
+    read_configs,
     representation,
     table,
     unconditional,
@@ -272,9 +273,9 @@ class TestReportWords:
     def test_families_say_what_a_score_is_not(self) -> None:
         scores = {"iw_bound": 1.0, "ssim": 0.5}
         rows = entries(real=scores, vae=scores, vae16=scores, cgan={})
-        shown = columns(PARAMS, rows)
-        assert [(note.name, note.key) for note in footnotes(read_params(), rows, shown)] == [("vae16", "iw_bound")]
-        assert footnotes(read_params(), rows, shown[:1]) == []
+        shown, configs = columns(PARAMS, rows), read_configs(read_params(), rows)
+        assert [(note.name, note.key) for note in footnotes(configs, rows, shown)] == [("vae16", "iw_bound")]
+        assert footnotes(configs, rows, shown[:1]) == []
 
     @pytest.mark.parametrize(("error", "winner"), [(0.05, "b"), (0.2, None)])
     def test_best_is_ahead_by_more_than_the_error_and_never_the_real_images(

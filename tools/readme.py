@@ -43,7 +43,7 @@ def table(here: Pipeline) -> str:
     entries = read_entries(params)
     shown = report.columns(params, entries)
     lines = [["", *(column.heading for column in shown)], ["---", *["---:"] * len(shown)]]
-    notes = report.footnotes(params, entries, shown)
+    notes = report.footnotes(report.read_configs(params, entries), entries, shown)
     for name, cells in report.table(entries, shown, notes).items():
         lines.append([name, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
     words = report.numbered_footnotes(notes, entries)
