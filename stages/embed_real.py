@@ -3,7 +3,7 @@
 data/features/real.safetensors holds, for each extractor E,
 - `E.test_features` float32 (10000, d), `E.test_logits` float32 (10000, 10 or 0): the extractor on the test split;
 - `E.train_features` float32 (10000, d): on as many training images, which take the place of samples in the row `real`;
-- `E.radii_small`, `E.radii_large` float64 (10000,): the balls around the test features (generative/scores/manifold.py);
+- `E.radii_small`, `E.radii_large` float32 (10000,): the balls around the test features (generative/scores/manifold.py);
 and `test_neighbours` float32 (10000,): pixel distance from each test image to the nearest training image. The
 metadata hold the SHA-256 of each extractor's weights, and what its training minimised.
 """

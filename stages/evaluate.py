@@ -173,9 +173,10 @@ def score_grid(result: Result, grid: Grid, _: Generated, context: Context) -> No
     """What the plane can hold: its nearest image to each test image, in the place of reconstructions and samples."""
     errors = reconstruction_scores(context.test.images, grid.nearest).mse
     result.scores["plane_mse_x1000"] = mean_score(1000 * errors)
+    different, places = torch.unique(grid.nearest, dim=0, return_inverse=True)  # nearest to more than one
     by_extractor = {
         key: pair_distances(
-            embed(network, grid.nearest).features, context.real.by_extractor[key].test.features, context.config
+            embed(network, different).features[places], context.real.by_extractor[key].test.features, context.config
         )
         for key, network in context.extractors.items()
     }

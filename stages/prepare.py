@@ -1,4 +1,4 @@
-"""Stage `prepare`: IDX files to the splits train, validation (both from the 60,000) and test (the 10,000)."""
+"""Stage `prepare`: IDX files to the splits train, validation (both from the 60,000) and test (from the 10,000)."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from generative.compute.runtime import make_rng
 from generative.config import Config, Seed
-from generative.data.fashion_mnist import NUM_CLASSES
+from generative.data.fashion_mnist import NUM_CLASSES, TEST_SIZE
 from generative.data.splits import Split, save_split, stratified_split
 from generative.errors import PipelineError
 from stages.common.params import read_params
@@ -20,11 +20,12 @@ SplitSize = Annotated[int, Field(ge=NUM_CLASSES, multiple_of=NUM_CLASSES)]
 
 
 class PrepareConfig(Config):
-    """How the official training images are divided (params: `prepare`)."""
+    """How the official training images are divided, and how many of the others count (params: `prepare`)."""
 
     seed: Seed
     train_size: Annotated[SplitSize, Field(ge=FEWEST_SCORED)]
     validation_size: SplitSize
+    test_size: Annotated[SplitSize, Field(ge=FEWEST_SCORED, le=TEST_SIZE)]
 
 
 def main(here: Pipeline) -> None:
@@ -35,7 +36,11 @@ def main(here: Pipeline) -> None:
     parts = stratified_split(labels, sizes, make_rng(config.seed))
     for path, indices in zip((TRAIN, VALIDATION), parts, strict=True):
         save_split(path, Split(images[indices], labels[indices]))
-    save_split(TEST, Split(*read_idx(RAW, "t10k")))
+    images, labels = read_idx(RAW, "t10k")
+    if config.test_size < len(labels):
+        (chosen,) = stratified_split(labels, (config.test_size,), make_rng(config.seed))
+        images, labels = images[chosen], labels[chosen]
+    save_split(TEST, Split(images, labels))
 
 
 def read_idx(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:

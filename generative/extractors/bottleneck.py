@@ -43,20 +43,21 @@ class Model(FeatureExtractor):
         inner = 2 * width * _MAP_SIDE**2
         self.encoder = nn.Sequential(
             nn.Conv2d(1, width, 5, stride=2, padding=2),  # (B, width, 14, 14)
-            nn.GELU(),
+            nn.ReLU(),
             nn.Conv2d(width, 2 * width, 5, stride=2, padding=2),  # (B, 2 width, 7, 7)
-            nn.GELU(),
+            nn.ReLU(),
             nn.Flatten(),
             Linear(inner, config.features),
             nn.BatchNorm1d(config.features, affine=False),
         )
         self.decoder = nn.Sequential(
             Linear(config.features, inner),
-            nn.GELU(),
+            nn.ReLU(),
             nn.Unflatten(1, (2 * width, _MAP_SIDE, _MAP_SIDE)),
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),  # (B, width, 14, 14)
-            nn.GELU(),
-            nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 4, 3, padding=1),
+            nn.PixelShuffle(2),
             nn.Sigmoid(),
         )
         self.to(memory_format=torch.channels_last)

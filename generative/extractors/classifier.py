@@ -38,8 +38,7 @@ class Model(FeatureExtractor):
         self.layers = nn.Sequential(
             nn.PixelUnshuffle(2),  # (B, 4, 14, 14)
             *_block(4, width),
-            *_block(width, 2 * width),
-            nn.MaxPool2d(2),  # (B, 2 width, 7, 7)
+            *_block(width, 2 * width, stride=2),  # (B, 2 width, 7, 7)
             *_block(2 * width, 4 * width),
             *_block(4 * width, 4 * width),
             nn.AdaptiveAvgPool2d(1),
@@ -54,8 +53,8 @@ class Model(FeatureExtractor):
         return features, self.classify(self.dropout(features))
 
 
-def _block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+def _block(channels_in: int, channels_out: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
     return convolution, nn.BatchNorm2d(channels_out), nn.ReLU()
 
 

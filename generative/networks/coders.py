@@ -12,6 +12,7 @@ from typing import Literal, Self
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LinearLR
 
 from generative.compute.portable import Linear
 from generative.config import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -19,7 +20,8 @@ from generative.data.fashion_mnist import IMAGE_SHAPE, NUM_PIXELS
 from generative.family import TrainingConfig
 
 _MAP_SIDE = 7  # of the smallest feature map
-_REFINE_RATE = 0.03  # of Adam, in units of the latent space
+_REFINE_RATE = 0.15  # of Adam, in units of the latent space, at first
+_REFINE_BETAS = (0.5, 0.9)  # so few steps leave no time for a longer memory
 _ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
@@ -115,7 +117,7 @@ def refine(z: Tensor, x: Tensor, loss: Callable[[Tensor, Tensor], Tensor], steps
         z: the encoder's answer, in units where neighbouring images are some hundredths apart.
         x: the images (B, 1, 28, 28) that it answers.
         loss: maps vectors and images to what is to be minimised for each image, (B,).
-        steps: of Adam, each image for itself; 0 returns `z`.
+        steps: of Adam, each image for itself, at a rate that falls linearly; 0 returns `z`.
 
     Returns:
         The refined vectors; `z` itself for an image that they do not serve better.
@@ -124,10 +126,12 @@ def refine(z: Tensor, x: Tensor, loss: Callable[[Tensor, Tensor], Tensor], steps
         return z
     with torch.inference_mode(False), torch.enable_grad():
         refined, images = z.clone().requires_grad_(True), x.clone()  # ordinary tensors, which can have a gradient
-        optimizer = torch.optim.Adam([refined], lr=_REFINE_RATE, fused=True)
+        optimizer = torch.optim.Adam([refined], lr=_REFINE_RATE, betas=_REFINE_BETAS, fused=True)
+        schedule = LinearLR(optimizer, start_factor=1, end_factor=1 / steps, total_iters=steps - 1)
         for _ in range(steps):
             (refined.grad,) = torch.autograd.grad(loss(refined, images).sum(), refined)
             optimizer.step()
+            schedule.step()
     refined = refined.detach()
     better = loss(refined, x) < loss(z, x)
     return torch.where(better.unsqueeze(1), refined, z)

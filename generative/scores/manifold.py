@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from generative.compute.batching import in_batches
-from generative.scores.linear_algebra import product
+from generative.compute.portable import matmul
 from generative.scores.score import Score, mean_score
 
 _BLOCK = 1000  # rows of a distance matrix that are in memory at once
@@ -21,7 +21,7 @@ DENSITY_COVERAGE_K = 5
 
 
 class Radii(NamedTuple):
-    """Of each feature, squared distances float64 (N,) to its PRECISION_RECALL_K-th and DENSITY_COVERAGE_K-th neighbour.
+    """Of each feature, squared distances float32 (N,) to its PRECISION_RECALL_K-th and DENSITY_COVERAGE_K-th neighbour.
 
     Squared, since the square of a root is not always the number itself: a feature on the border of a ball would often
     lie outside.
@@ -46,18 +46,19 @@ class Overlap(NamedTuple):
 
 def neighbour_radii(features: Tensor) -> Radii:
     """The radii of the balls around `features` (N, d), N > DENSITY_COVERAGE_K."""
-    features = features.double()
+    features = _around(features.double().mean(0), features)
     squares = nearest_squares(features, features, DENSITY_COVERAGE_K + 1)  # the nearest is the feature itself
     return Radii(squares[:, PRECISION_RECALL_K], squares[:, DENSITY_COVERAGE_K])
 
 
 def overlap(samples: Tensor, real: Tensor, radii: Radii) -> Overlap:
-    """Compare features `samples` (N, d) with `real` (M, d), whose `neighbour_radii` are given, in float64."""
-    samples, real = samples.double(), real.double()
+    """Compare features `samples` (N, d) with `real` (M, d), whose `neighbour_radii` are given."""
+    middle = real.double().mean(0)
+    samples, real = _around(middle, samples), _around(middle, real)
     sample_radii = nearest_squares(samples, samples, PRECISION_RECALL_K + 1)[:, PRECISION_RECALL_K]
 
     inside_any, balls, real_inside = [], [], torch.zeros(len(real), dtype=torch.bool)
-    nearest = torch.full((len(real),), torch.inf, dtype=torch.float64)
+    nearest = torch.full((len(real),), torch.inf)
     for block, radius in zip(samples.split(_BLOCK), sample_radii.split(_BLOCK), strict=True):
         squares = _squared_distances(block, real)
         inside_any.append((squares <= radii.small).any(1))
@@ -73,11 +74,19 @@ def overlap(samples: Tensor, real: Tensor, radii: Radii) -> Overlap:
 
 
 def nearest_squares(queries: Tensor, points: Tensor, k: int) -> Tensor:
-    """Squared Euclidean distances (N, k) from each of `queries` (N, d) to its k nearest `points` (M, d), ascending."""
+    """Squared Euclidean distances (N, k) from each of `queries` (N, d) to its k nearest `points` (M, d), ascending.
+
+    All are float32, and best near the origin: there the distances are right to a millionth of the squared features.
+    """
     return in_batches(lambda block: _squared_distances(block, points).topk(k, largest=False).values, queries, _BLOCK)
+
+
+def _around(middle: Tensor, features: Tensor) -> Tensor:
+    """The `features` (N, d) as float32, less `middle` (d,): what float32 then rounds away, no distance shows."""
+    return (features.double() - middle).float()
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distances (N, M) between `a` (N, d) and `b` (M, d)."""
-    cross = product(a, b.T).mul_(-2)
+    cross = matmul(a, b.T).mul_(-2)
     return cross.add_(a.square().sum(1, keepdim=True)).add_(b.square().sum(1)).clamp_(min=0)

@@ -63,7 +63,7 @@ def load_real(extractors: list[str], test: Split) -> RealImages:
         logits = require(tensors, f"{name}.test_logits", torch.float32, (size, None), path=path)
         train = require(tensors, f"{name}.train_features", torch.float32, (None, features.shape[1]), path=path)
         radii = Radii(
-            *(require(tensors, f"{name}.radii_{key}", torch.float64, (size,), path=path) for key in Radii._fields)
+            *(require(tensors, f"{name}.radii_{key}", torch.float32, (size,), path=path) for key in Radii._fields)
         )
         by_extractor[name] = RealFeatures(Embedding(features, logits), test.labels, radii, train)
     return RealImages(by_extractor, require(tensors, "test_neighbours", torch.float32, (size,), path=path))

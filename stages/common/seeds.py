@@ -1,7 +1,7 @@
 """The scores of trainings with other seeds, seeds.tsv: written by `make seeds`, part of the errors in the tables.
 
-A row counts as long as its recipe is that of the model: settings other than the seed, and code of its family and of
-the training.
+A row counts as long as its recipe is that of the model: settings other than the seed, code of its family and of the
+training, and the extractors.
 """
 
 import hashlib
@@ -23,8 +23,9 @@ def recipe(params: Params, name: str) -> str:
     """A hash of all that the scores of a model depend on but its seed."""
     block = params.item("models", name)
     training = {key: value for key, value in block.get("training", {}).items() if key != "seed"}
-    files = (CODE / "families" / f"{block.get('family')}.txt", CODE / "stages/train.txt")
-    parts = [json.dumps(block | {"training": training}, sort_keys=True, default=str)]
+    files = [CODE / "families" / f"{block.get('family')}.txt", CODE / "stages/train.txt", CODE / "used/extractors.txt"]
+    settings = [block | {"training": training}, params.items("extractors")]
+    parts = [json.dumps(settings, sort_keys=True, default=str)]
     parts += [path.read_text(encoding="utf-8") if path.exists() else "" for path in files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
