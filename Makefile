@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # tasks in the order in which they are asked for, whatever MAKEFLAGS says
-.PHONY: help setup repro demo model zoo share seeds test portable bench verify lint format readme lock clean
+.PHONY: help setup repro demo model zoo check share seeds test portable bench verify lint format readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -33,11 +33,14 @@ zoo: setup ## train, score and draw the further models of zoo/ (MODELS="a b" som
 share: setup ## push the results of this run to the remote (REMOTE=name), and read every object back
 	$(BIN)/python -m tools.share $(if $(REMOTE),--remote $(REMOTE))
 
-seeds: setup ## how far the scores spread over other seeds (SEEDS="1 2 3"), into seeds.tsv (MODELS="a b" of both pipelines)
-	$(BIN)/python -m tools.seeds $(if $(MODELS),--models="$(MODELS)") $(if $(SEEDS),--seeds="$(SEEDS)")
+check: setup ## are the results here those of the last commit, byte for byte or as far as other seeds take them?
+	$(BIN)/python -m tools.check
+
+seeds: setup ## how far the scores spread over other seeds (SEEDS="1 2"), into seeds.tsv (MODELS="a b" of both pipelines; EXTRACTORS="1 2")
+	$(BIN)/python -m tools.seeds $(if $(MODELS),--models="$(MODELS)") $(if $(SEEDS),--seeds="$(SEEDS)") $(if $(EXTRACTORS),--extractors="$(EXTRACTORS)") $(if $(HALVED),--halved)
 
 test: setup ## run the tests, a few files at a time
-	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 portable: setup ## does an emulated processor compute the same bytes? Needs qemu-user; half an hour or more
 	$(BIN)/python -m pytest -m emulated tests/test_portable.py

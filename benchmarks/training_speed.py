@@ -9,9 +9,7 @@ For every model, three numbers:
   torch (matrix products and convolutions, forward and backward).
 """
 
-import contextlib
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -39,6 +37,7 @@ from stages.common.models import read_model
 from stages.common.params import read_params, wants_portable_bytes
 from stages.common.paths import PIPELINES, RAW, TRAIN
 from stages.common.problems import explain
+from tools.machine import instructions, processor
 
 ROUNDS = 5
 SECONDS_PER_ROUND = 2.0
@@ -69,8 +68,8 @@ def main() -> int:
     except PipelineError as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1
-    instructions = torch.backends.cpu.get_cpu_capability()
-    print(f"{processor()} ({instructions}), {compute.threads} threads, {device}, torch {torch.__version__}")
+    used = torch.backends.cpu.get_cpu_capability()
+    print(f"{processor()}: {instructions()}, {compute.threads} threads, {device}, torch {torch.__version__} ({used})")
     print(f"{'model':<20}{'batch':>6}{'images/s':>10}{'plain':>10}{'ratio':>7}{'MFLOP/image':>13}{'of peak':>9}")
     models = {name: here for here in PIPELINES.values() for name in read_params(here).models}
     for name, here in models.items():
@@ -169,15 +168,6 @@ def matrix_rate(device: torch.device) -> float:
         float((a @ a)[0, 0])  # reading a number waits for the device
         best = min(best, time.perf_counter() - started)
     return 2 * MATRIX_SIZE**3 / best
-
-
-def processor() -> str:
-    """What the processor calls itself."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _nothing() -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,37 @@ from generative.compute.runtime import make_rng
 from generative.data.sources import SHA256, fetch_all
 from generative.data.splits import Split
 from stages.download import SOURCE_VARIABLE
-from tests.small import SMALL_SAMPLES, SMALL_TRAIN_SIZE, make_blobs
+from tests.preloaded import COMMANDS, preloaded
+from tests.small import SMALL_SAMPLES, SMALL_TEST_SIZE, SMALL_TRAIN_SIZE, make_blobs
 from tools.demo import make_scratch, repro
 
 ROOT = Path(__file__).parent.parent
+LONGEST = (
+    "invalidation",
+    "same_bytes",
+    "zoo",
+    "pipeline",
+    "toys",
+    "resume",
+    "remotes",
+    "training",
+    "surroundings",
+    "stages",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pipelines start their stages quickly, in all test processes."""
+    if COMMANDS not in os.environ:  # in the first of them
+        commands = ExitStack()
+        config.add_cleanup(commands.close)
+        os.environ.update(commands.enter_context(preloaded()))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a process that began with a long one at the end would keep the others waiting."""
+    place = {f"test_{name}.py": index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,7 +85,8 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> 
     folder, done = shared / "finished", shared / "finished.ok"
     with FileLock(shared / "finished.lock"):
         if not done.exists():
-            make_scratch(ROOT, folder, train_size=SMALL_TRAIN_SIZE, num_samples=SMALL_SAMPLES)
+            sizes = {"train_size": SMALL_TRAIN_SIZE, "test_size": SMALL_TEST_SIZE, "num_samples": SMALL_SAMPLES}
+            make_scratch(ROOT, folder, **sizes)
             assert repro(folder, "--jobs=2", raw=raw_folder) == 0
             done.touch()
     return folder

@@ -1,6 +1,7 @@
 """The runs with other seeds: copies that share the cache, and how far scores spread."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ from stages.common.published import Entry
 from stages.common.seeds import spreads
 from tests.small import PARAMS, ROOT
 from tools.edit_params import edited
-from tools.seeds import add_scores, is_done, make_copy, table
+from tools.seeds import add_scores, is_done, make_copy, seed_models, table
 
 
 def test_copy_differs_in_the_seeds_alone_and_uses_the_same_cache(tmp_path: Path) -> None:
-    make_copy(ROOT, tmp_path / "copy", seed=7)
+    make_copy(ROOT, tmp_path / "copy", partial(seed_models, seed=7))
     params = yaml.safe_load((tmp_path / "copy" / "params.yaml").read_text())
     assert all(block["training"].pop("seed") == 7 for block in params["models"].values())
     for block in params["models"].values():

@@ -1,5 +1,6 @@
 """Stages as a user meets them: wrong params, missing and damaged files, and what dvc.yaml declares."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ LOADERS = [  # modules that load a file by a name in params.yaml: folder, key
 
 def run_stage(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "stages", module, *arguments],
+        [shutil.which("python") or sys.executable, "-m", "stages", module, *arguments],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,

@@ -33,8 +33,10 @@ from generative.errors import PipelineError, SettingError
 from generative.io.files import read_json, write_json
 from stages.common.params import read_params, wants_portable_bytes
 from stages.common.paths import EXTRACTOR_PREFIX, PIPELINES, REAL, ROOT, Pipeline
+from tools.check import judge
 from tools.entry import INTERRUPTED, run_tool
-from tools.pipelines import TOGETHER, homes_of_models
+from tools.machine import note_machine
+from tools.pipelines import TOGETHER, address, homes_of_models
 from tools.staleness import GATES, UnansweredError, stale_stages
 from tools.terminal import RunningStage, StatusLines, as_time
 
@@ -43,6 +45,7 @@ COMMITTED = Path(__file__).with_name("stage_seconds.json")  # and elsewhere, for
 _POLL = 0.05  # seconds between two looks at the running stages
 PUBLISH = "publish@{}"  # the last stage of one model
 _REPRO = ("dvc", "--wait-for-lock", "repro", "-s")
+_KILLED = 128  # and the number of the signal: the exit code of what a signal ended, as shells have it
 _GRACE = 20.0  # seconds that an interrupted stage has to end by itself
 
 
@@ -78,8 +81,7 @@ def main(arguments: list[str]) -> int:
     for name in stages.keys() - done:
         refuse_second_writer(name)
     if _one_at_a_time(options, stages):
-        sys.stdout.flush()
-        os.execvpe("dvc", ["dvc", "repro", *options.targets], environment)  # noqa: S606 (it takes this one's place)
+        return _one_after_the_other(options, environment)
     homes = dict.fromkeys((ROOT, options.here))
     for gate in [address(home, gate) for home in homes for gate in GATES]:  # then less is left to do, as a rule
         if gate in stages and gate not in done:
@@ -89,11 +91,37 @@ def main(arguments: list[str]) -> int:
             stages, done = _look(options)
     if len(done) == len(stages):
         print("Data and pipelines are up to date.")
+        _conclude(options, worked=False)
         return 0
     code = _run(stages, done, options, environment)
-    if options.models and not code:
-        _warn_of_other_models(options.models, stages)
+    if not code:
+        if options.models:
+            _warn_of_other_models(options.models, stages)
+        _conclude(options, worked=True)
     return code
+
+
+def _one_after_the_other(options: argparse.Namespace, environment: dict[str, str]) -> int:
+    """An ordinary `dvc repro`, which gets every signal that this process gets."""
+    sys.stdout.flush()
+    process = subprocess.Popen(["dvc", "repro", *options.targets], env=environment)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in numbers}
+    code = process.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if not code:
+        _conclude(options, worked=True)
+    return code if code >= 0 else _KILLED - code
+
+
+def _conclude(options: argparse.Namespace, *, worked: bool) -> None:
+    """After a whole pipeline: note what machine made its results, and say whether they are the committed ones."""
+    if options.whole and options.check:
+        if worked:
+            with suppress(PipelineError, OSError):  # the run itself has succeeded
+                note_machine(options.here)
+        print(judge(options.here, finished=True).sentence)
 
 
 def _warn_of_other_models(models: Sequence[str], own: Collection[str]) -> None:
@@ -195,11 +223,6 @@ def read_stages(repo: Repo, targets: Collection[str] = ()) -> dict[str, Stage]:
         for name, stage in names.items()
         if stage in wanted or (not targets and name == address(ROOT, stage.name))
     }
-
-
-def address(here: Pipeline, stage: str) -> str:
-    """What DVC calls a stage of a pipeline."""
-    return stage if here == ROOT else f"{here.definition}:{stage}"
 
 
 def stages_of_models(repo: Repo, here: Pipeline, models: Sequence[str]) -> dict[str, Stage]:
@@ -373,8 +396,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=_positive, default=cores, help="stages at once; 1 for an ordinary `dvc repro`")
     parser.add_argument("--cores", type=_positive, default=cores, help="CPU cores to use")
+    parser.add_argument(
+        "--no-check", dest="check", action="store_false", help="without a word on the committed results"
+    )
     options = parser.parse_args(arguments)
     options.here = PIPELINES[options.pipeline]
+    options.whole = not options.models and not options.targets
     if options.models and not options.pipeline:
         options.here = homes_of_models().get(options.models[0], ROOT)  # `make model` finds it wherever it is
     if options.here != ROOT and not options.models:

@@ -50,6 +50,11 @@ def homes_of_models() -> dict[str, Pipeline]:
     return {name: here for here in present_pipelines() for name in read_params(here).models}
 
 
+def address(here: Pipeline, stage: str) -> str:
+    """What DVC calls a stage of a pipeline."""
+    return stage if here == ROOT else f"{here.definition}:{stage}"
+
+
 def pipeline_text(root: str, here: Pipeline) -> str:
     """The dvc.yaml of the pipeline `here`, given the text of the root's."""
     yaml = YAML()

@@ -1,34 +1,44 @@
 """`make seeds`: trains models with other seeds and writes their scores into seeds.tsv of their pipeline.
 
+With EXTRACTORS="1 2" the extractors are trained with those seeds instead, and score the committed samples again; that
+goes into extractor_seeds.tsv. From both `make check` knows how far the scores of another processor may lie. With
+HALVED=1 models are trained with their own seed and half their epochs, into tests/halved_epochs.tsv: what it must
+notice.
+
 Each seed has a scratch copy in .seeds/ (ignored by git and DVC) that shares the DVC cache: data and extractors are
-taken from there. Models are run one after the other, and a model's scores are written as soon as they are there, so
-that a run that was interrupted goes on where it was; rows of an earlier recipe (other settings or code) are replaced.
-Tables and report show the spread as part of the error.
+taken from there, and so are the results of a run that was interrupted. Rows of an earlier recipe (other settings or
+code) are replaced. Tables and report show the spread as part of the error.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from dvc.repo import Repo
 
 from generative.errors import PipelineError
 from generative.io.files import read_json
-from generative.io.tables import write_table
-from stages.common.params import read_params
-from stages.common.paths import Pipeline
+from generative.io.tables import read_table, write_table
+from stages.common.params import Params, read_params
+from stages.common.paths import CODE, REAL, ROOT, Pipeline
+from stages.common.published import outside_extractors
 from stages.common.seeds import COLUMNS, read_seeds, recipe
 from tools.demo import configure, copy_repository
 from tools.edit_params import edited
 from tools.entry import run_tool
-from tools.jobs import address
-from tools.pipelines import homes_of_models, present_pipelines
+from tools.pipelines import address, homes_of_models, present_pipelines
 
 SCRATCH = Path(".seeds")
-SEEDS = (1, 2, 3)
+SEEDS = (1, 2)
+HALVED = Path("tests/halved_epochs.tsv")
 
 
 def main(arguments: list[str]) -> int:
@@ -39,25 +49,71 @@ def main(arguments: list[str]) -> int:
     for name in models:
         if name not in homes:
             raise PipelineError(f"there is no model '{name}', only {', '.join(homes)}.")
+    if options.extractors:
+        return score_with_other_extractors({name: homes[name] for name in options.models or homes}, options.extractors)
+    if options.halved:
+        return train_half({name: homes[name] for name in models})
     for seed in options.seeds:
         wanted = [name for name in models if not is_done(homes[name], name, seed)]
         if not wanted:
             continue
         folder = SCRATCH / str(seed)
-        make_copy(Path.cwd(), folder, seed)
+        make_copy(Path.cwd(), folder, partial(seed_models, seed=seed))
+        code = _run(folder, [address(homes[name], f"evaluate@{name}") for name in wanted])
         for name in wanted:
-            target = address(homes[name], f"evaluate@{name}")
-            code = subprocess.run([sys.executable, "-m", "tools.jobs", target], cwd=folder, check=False).returncode
-            if code:
-                print(f"error: {name} with seed {seed} failed; its copy is in {folder}/", file=sys.stderr)
-                return code
-            add_scores(homes[name], name, seed, read_json(folder / homes[name].scores(name))["scores"])
+            if (folder / homes[name].scores(name)).exists():
+                add_scores(homes[name], name, seed, read_json(folder / homes[name].scores(name))["scores"])
+        if code:
+            return code
     print(table({name: homes[name] for name in models}))
     return 0
 
 
-def make_copy(root: Path, scratch: Path, seed: int) -> None:
-    """A copy of the repository at `root` in `scratch`, with its DVC cache and with `seed` for every model."""
+def score_with_other_extractors(homes: dict[str, Pipeline], seeds: list[int]) -> int:
+    """Score the committed samples in the features of extractors of other seeds; returns the exit code."""
+    rows = {(ROOT, REAL): "evaluate_real"} | {(here, name): f"evaluate@{name}" for name, here in homes.items()}
+    for seed in seeds:
+        wanted = {
+            key: stage
+            for key, stage in rows.items()
+            if not _has(read_extractor_seeds(read_params(key[0])), key[1], seed)
+        }
+        if not wanted:
+            continue
+        folder = SCRATCH / f"extractors_{seed}"
+        make_copy(Path.cwd(), folder, partial(seed_extractors, seed=seed))
+        if code := _run(folder, [address(here, stage) for (here, _), stage in wanted.items()]):
+            return code
+        for here, name in wanted:
+            scores = read_json(folder / here.scores(name))["scores"]
+            params = read_params(here)
+            _add(_extractor_seeds(here), read_extractor_seeds(params), name, scoring_recipe(params, name), seed, scores)
+    return 0
+
+
+def train_half(homes: dict[str, Pipeline]) -> int:
+    """Train models for half their epochs and write their scores into HALVED; returns the exit code."""
+    folder = SCRATCH / "halved"
+    make_copy(Path.cwd(), folder, halve_epochs)
+    if code := _run(folder, [address(here, f"evaluate@{name}") for name, here in homes.items()]):
+        return code
+    for name, here in homes.items():
+        params = read_params(here)
+        scores, seed = read_json(folder / here.scores(name))["scores"], params.item("models", name)["training"]["seed"]
+        _add(HALVED, read_table(HALVED) if HALVED.exists() else _empty(), name, recipe(params, name), seed, scores)
+    return 0
+
+
+def _run(folder: Path, targets: list[str]) -> int:
+    """Run stages of a copy on all cores; returns the exit code."""
+    code = subprocess.run([sys.executable, "-m", "tools.jobs", *targets], cwd=folder, check=False).returncode
+    if code:
+        print(f"error: the run in {folder}/ failed", file=sys.stderr)
+    return code
+
+
+def make_copy(root: Path, scratch: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """A copy of the repository at `root` in `scratch`, with its DVC cache and with `change` made to all its params."""
     copy_repository(root, scratch)
     with Repo(str(root)) as repo:
         cache, links = repo.cache.local_cache_dir, repo.config["cache"].get("type")
@@ -67,26 +123,90 @@ def make_copy(root: Path, scratch: Path, seed: int) -> None:
         configure(scratch, "cache.type", ",".join(links))
     for here in present_pipelines(scratch):
         with edited(scratch / here.params) as params:
-            for block in params["models"].values():
-                block["training"]["seed"] = seed
+            change(params)
+
+
+def seed_models(params: dict[str, Any], seed: int) -> None:
+    """Give every model of some params this seed."""
+    for block in params["models"].values():
+        block["training"]["seed"] = seed
+
+
+def halve_epochs(params: dict[str, Any]) -> None:
+    """Give every model of some params half its epochs, rounded down."""
+    for block in params["models"].values():
+        training = block["training"]
+        if "epochs" in training:
+            training["epochs"] = max(1, training["epochs"] // 2)
+        if "sampled_epochs" in training:
+            training["sampled_epochs"] = []
+
+
+def seed_extractors(params: dict[str, Any], seed: int) -> None:
+    """Give every extractor that is trained here another seed, and leave out those that are not."""
+    extractors = params.get("extractors", {})
+    for name in outside_extractors(Params(params)) if extractors else ():
+        del extractors[name]
+    for block in extractors.values():
+        block["seed"] += seed
 
 
 def is_done(here: Pipeline, name: str, seed: int) -> bool:
     """Whether the scores of a model with this seed are there, of its present recipe."""
     params = read_params(here)
-    rows = read_seeds(params)
-    own_seed = params.item("models", name)["training"]["seed"]
-    return seed == own_seed or bool(((rows["model"] == name) & (rows["seed"] == seed)).any())
+    return seed == params.item("models", name)["training"]["seed"] or _has(read_seeds(params), name, seed)
 
 
 def add_scores(here: Pipeline, name: str, seed: int, scores: dict[str, float]) -> None:
     """Put the scores of a model into seeds.tsv, sorted, and leave out what is of an earlier recipe of any model."""
     params = read_params(here)
-    known = read_seeds(params)
+    _add(here.seeds, read_seeds(params), name, recipe(params, name), seed, scores)
+
+
+def read_extractor_seeds(params: Params) -> pd.DataFrame:
+    """The rows of the pipeline's extractor_seeds.tsv that are of the present models and extractors."""
+    path = _extractor_seeds(params.here)
+    table = read_table(path) if path.exists() else _empty()
+    current = {name: scoring_recipe(params, name) for name in (REAL, *params.models)}
+    return table[table["recipe"] == table["model"].map(current)]
+
+
+def read_seed_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The present rows of both pipelines: of other seeds of the models, and of the extractors."""
+    settings = [read_params(here) for here in present_pipelines()]
+    models, extractors = ([read(params) for params in settings] for read in (read_seeds, read_extractor_seeds))
+    return pd.concat(models), pd.concat(extractors)
+
+
+def scoring_recipe(params: Params, name: str) -> str:
+    """A hash of all that the scores of a model, or of real images, depend on but the extractors' seeds."""
+    blocks = {key: block | {"seed": 0} for key, block in params.items("extractors").items() if "seed" in block}
+    parts = [
+        json.dumps(blocks, sort_keys=True, default=str),
+        (CODE / "used/extractors.txt").read_text(encoding="utf-8"),
+    ]
+    if name != REAL:
+        parts.append(f"{recipe(params, name)} {params.item('models', name)['training']['seed']}")
+    return "r" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:11]
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame(columns=list(COLUMNS))
+
+
+def _extractor_seeds(here: Pipeline) -> Path:
+    return here.folder / "extractor_seeds.tsv"
+
+
+def _has(rows: pd.DataFrame, name: str, seed: int) -> bool:
+    return bool(((rows["model"] == name) & (rows["seed"] == seed)).any())
+
+
+def _add(path: Path, known: pd.DataFrame, name: str, recipe: str, seed: int, scores: dict[str, float]) -> None:
     kept = known[~((known["model"] == name) & (known["seed"] == seed))]
-    rows = [(name, recipe(params, name), seed, key, value) for key, value in scores.items()]
+    rows = [(name, recipe, seed, key, value) for key, value in scores.items()]
     table = pd.concat([kept, pd.DataFrame(rows, columns=list(COLUMNS))], ignore_index=True)
-    write_table(here.seeds, table.sort_values(["model", "seed", "score"], kind="stable"))
+    write_table(path, table.sort_values(["model", "seed", "score"], kind="stable"))
 
 
 def table(homes: dict[str, Pipeline]) -> str:
@@ -110,11 +230,19 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make seeds", description=__doc__)
     parser.add_argument("--models", type=str.split, default=[], help="of both pipelines; by default those of the root")
     parser.add_argument("--seeds", type=_numbers, default=list(SEEDS))
+    parser.add_argument("--extractors", type=_others, default=[], help="seeds of the extractors instead")
+    parser.add_argument("--halved", action="store_true", help="half the epochs and no other seed instead")
     return parser.parse_args(arguments)
 
 
 def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split()]
+
+
+def _others(text: str) -> list[int]:
+    if 0 in (numbers := _numbers(text)):
+        raise argparse.ArgumentTypeError("0 are the committed extractors")
+    return numbers
 
 
 if __name__ == "__main__":

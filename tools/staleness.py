@@ -13,8 +13,9 @@ from dvc_data.hashfile.tree import Tree
 from generative.errors import PipelineError
 from stages.common.code_files import code_texts
 from stages.common.params import read_params
+from stages.common.paths import Pipeline
 from stages.common.problems import explain
-from tools.pipelines import present_pipelines
+from tools.pipelines import address, present_pipelines
 
 GATES = ("code", "check_params")  # run in seconds whenever a file changes, and seldom write anything new
 
@@ -42,10 +43,15 @@ def stale_stages() -> list[str]:
         raise UnansweredError(explain(error)) from None
     except DvcException as error:
         raise UnansweredError(" ".join(str(error).split())) from None
-    written = {
-        str(path): path.read_text(encoding="utf-8") for here in homes for path in here.code.rglob("*") if path.is_file()
-    }
-    return stale if written == texts else [GATES[0], *stale]
+    return [address(here, GATES[0]) for here in homes if _written(here) != _wanted(here, texts)] + stale
+
+
+def _written(here: Pipeline) -> dict[str, str]:
+    return {str(path): path.read_text(encoding="utf-8") for path in here.code.rglob("*") if path.is_file()}
+
+
+def _wanted(here: Pipeline, texts: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in texts.items() if here.code in Path(name).parents}
 
 
 def _stale(repo: Repo, code: dict[str, str]) -> list[Any]:
