@@ -2,7 +2,7 @@
 
 A test run starts some thousand processes, most of which need seconds to import torch, Fabric or DVC and fractions of
 one for their work. `preloaded` starts a process that imports the libraries once, none of the project, and puts
-commands `python` and `dvc` in front of PATH. `python -m stages ...` and `dvc ...` then become forks
+commands `python` and `dvc` in front of PATH. `python -m stages ...` and `dvc repro ...` then become forks
 of that process: same working directory, environment, arguments, streams, signals and exit code. Everything else, and
 what sets variables that the libraries read when they are loaded, is started as ever.
 """
@@ -56,7 +56,6 @@ _LOADED = (
     "NPY_",
     "MALLOC_",
     "CUDA_",
-    "MPL",
     "LANG",
     "LC_",
     "TZ",
@@ -92,7 +91,8 @@ def fits():
     return all(os.environ[key] == given.get(key) for key in own)
 
 
-if (NAME == "python" and sys.argv[1:3] != ["-m", "stages"]) or not fits():
+wanted = "repro" in sys.argv[1:3] if NAME == "dvc" else sys.argv[1:3] == ["-m", "stages"]
+if not wanted or not fits():
     run_as_ever()
 connection = socket.socket(socket.AF_UNIX)
 

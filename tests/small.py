@@ -25,7 +25,7 @@ PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 ZOO_PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "zoo/params.yaml").read_text())
 MODELS: dict[str, Any] = PARAMS["models"] | ZOO_PARAMS["models"]  # of both pipelines
 FAMILIES = available_families()
-SMALL_TRAIN_SIZE, SMALL_TEST_SIZE, SMALL_SAMPLES = 1000, 1000, 200  # of the small run of the whole pipeline
+SMALL_TRAIN_SIZE, SMALL_TEST_SIZE, SMALL_SAMPLES = 1000, 2400, 200  # of the small run of the whole pipeline
 
 _SMALLER_EXTRACTOR = {
     "epochs": 3,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.preloaded import COMMANDS
+from tests.small import listen_to_interrupts
 
 pytestmark = pytest.mark.skipif(COMMANDS not in os.environ, reason="there is no server here")
 
@@ -71,7 +72,11 @@ def test_other_commands_are_started_as_ever(folder: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_signals_arrive_and_nothing_outlives_the_command(folder: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
-        ["python", "-m", "stages", "wait"], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        ["python", "-m", "stages", "wait"],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=listen_to_interrupts,
     )
     assert within(60, lambda: (folder / "number").exists() and bool((folder / "number").read_text()))
     child = Path("/proc") / (folder / "number").read_text()

@@ -271,7 +271,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["dvc.lock", "params.yaml"])
-@pytest.mark.parametrize("tool", ["jobs", "verify", "seeds", "jobs --pipeline=zoo"])
+@pytest.mark.parametrize("tool", ["jobs", "verify", "seeds --seeds=9", "jobs --pipeline=zoo"])
 def test_conflict_markers_are_one_sentence(tool: str, name: str, checkout: Path) -> None:
     text = (checkout / name).read_text(encoding="utf-8")
     (checkout / name).write_text(f"<<<<<<< HEAD\n{text}=======\n>>>>>>> other\n", encoding="utf-8")

@@ -21,7 +21,9 @@ from tools.pipelines import present_pipelines
 
 SCRATCH = Path(".demo")
 TRAIN_SIZE = 10_000
-TEST_SIZE = 2_000
+TEST_SIZE = (
+    2_400  # three images for each of the classifier's features in every class: distances within classes need them
+)
 NUM_SAMPLES = 2_000
 
 
