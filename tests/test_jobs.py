@@ -185,7 +185,7 @@ class TestOverDvc:
         said, verdict = again.splitlines()
         assert said == "Data and pipelines are up to date."
         assert verdict.startswith(
-            "make repro: whether these are the committed results cannot be judged: there is no git"
+            "make repro: whether these are the committed results cannot be judged: git says 'fatal"
         )
         (folder / "out2.txt").write_text("by hand")
         changed, _ = start_jobs(folder, "--jobs=4", "--cores=4", workers_to_meet=1).communicate(timeout=60)
