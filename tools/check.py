@@ -24,7 +24,7 @@ from stages.common.params import read_params
 from stages.common.paths import CODE, REAL, ROOT, Pipeline
 from stages.common.problems import explain
 from tools.entry import run_tool
-from tools.machine import MADE_ON, committed_text, fingerprint, made_on, outputs, this_machine
+from tools.machine import committed_text, fingerprint, made_on, outputs, record, this_machine
 from tools.pipelines import present_pipelines
 from tools.staleness import UnansweredError, stale_stages
 
@@ -32,6 +32,7 @@ REPRODUCED, DIFFERENT, UNJUDGED = 0, 1, 2
 _SHOWN = 4  # differences that are named
 _FOR_THE_EYE = ("figures", "report")  # blocks of the params on which no score depends
 _METRICS = ("scores", "errors")
+_DAMAGE = (OSError, AttributeError, KeyError, TypeError, ValueError, YAMLError)  # of a file edited, or half merged
 
 
 class Verdict(NamedTuple):
@@ -59,18 +60,9 @@ def judge(here: Pipeline, *, finished: bool = False) -> Verdict:
         code, words = UNJUDGED, str(reason)
     except PipelineError as error:
         code, words = UNJUDGED, explain(error)
-    except (
-        OSError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        YAMLError,
-    ) as error:  # of a file that was edited, or half merged
-        code, words = (
-            UNJUDGED,
-            f"a file is missing or damaged ({type(error).__name__}: {' '.join(str(error).split())}).",
-        )
+    except _DAMAGE as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        code, words = UNJUDGED, f"a file is missing or damaged ({said})."
     start = "whether these are the committed results cannot be judged: " if code == UNJUDGED else ""
     return Verdict(code, f"{name}: {start}{words}")
 
@@ -141,7 +133,7 @@ def changed_params(here: Pipeline) -> list[str]:
     found = []
     for path in dict.fromkeys((ROOT.params, here.params)):
         new, old = (
-            {key: block for key, block in (_parsed(text or "") or {}).items() if key not in _FOR_THE_EYE}
+            {key: block for key, block in (YAML(typ="safe").load(text or "") or {}).items() if key not in _FOR_THE_EYE}
             for text in (path.read_text(encoding="utf-8"), committed_text(path))
         )
         found += _changes(new, old)
@@ -195,15 +187,11 @@ def _was_run(here: Pipeline) -> bool:
 
 def _machines(here: Pipeline, results: str) -> str:
     """A sentence on what differs between what made the committed results and this, with a space before it."""
-    there, own = made_on(committed_text(here.folder / MADE_ON), results), this_machine(read_params(here))
+    there, own = made_on(committed_text(record(here)), results), this_machine(read_params(here))
     if not there:
         return ""
     other = [f"{key} {there.get(key)}, here {value}" for key, value in own.items() if there.get(key) != value]
     return f" The committed ones are of {'; '.join(other)}." if other else " They were made on a machine like this."
-
-
-def _parsed(text: str) -> Any:
-    return YAML(typ="safe").load(text)
 
 
 def _some(items: Iterable[str], between: str = ", ") -> str:

@@ -20,7 +20,6 @@ from stages.common.params import Params, read_params
 from stages.common.paths import Pipeline
 from tools.staleness import GATES
 
-MADE_ON = "made_on.json"
 _INSTRUCTIONS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # by flag, the widest first
 _LIBRARIES = ("torch", "numpy")
 
@@ -50,11 +49,11 @@ def note_machine(here: Pipeline) -> None:
     results = fingerprint(here.definition.with_suffix(".lock").read_text(encoding="utf-8"))
     if made_on(_read(here), results):
         return
-    committed = committed_text(_path(here))
+    committed = committed_text(record(here))
     if made_on(committed, results):
-        write_text(_path(here), committed or "")
+        write_text(record(here), committed or "")
     else:
-        write_json(_path(here), {"results": results, **this_machine(read_params(here))})
+        write_json(record(here), {"results": results, **this_machine(read_params(here))})
 
 
 def this_machine(params: Params) -> dict[str, Any]:
@@ -107,8 +106,9 @@ def committed_text(path: Path) -> str | None:
 
 
 def _read(here: Pipeline) -> str:
-    return _path(here).read_text(encoding="utf-8") if _path(here).exists() else ""
+    return record(here).read_text(encoding="utf-8") if record(here).exists() else ""
 
 
-def _path(here: Pipeline) -> Path:
-    return here.folder / MADE_ON
+def record(here: Pipeline) -> Path:
+    """Where it stands what made the results of a pipeline."""
+    return here.folder / "made_on.json"
