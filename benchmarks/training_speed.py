@@ -92,7 +92,7 @@ def measure(config: TrainingConfig, family: Any, split: Split, device: torch.dev
     ways: dict[str, tuple[Step, Batches]] = {"pipeline": pipeline_way(config, family, split, device, extras)}
     if hasattr(family, "plain_step"):
         torch.manual_seed(config.seed)
-        ways["plain"] = (family.plain_step(config, device), by_loader(config.batch_size, device))
+        ways["plain"] = (family.plain_step(config, split.num_classes, device), by_loader(config.batch_size, device))
     for step, source in ways.values():
         run(step, source, device, seconds=0.5)
     step, source = ways["pipeline"]
@@ -121,7 +121,9 @@ def pipeline_way(
     rng = make_rng(config.seed, device)
     torch.manual_seed(config.seed)
     fabric = Fabric(accelerator=device.type, devices=1)
-    objective: TrainingObjective = family.Objective(family.Model(config), config, fabric, 1_000_000, **extras)
+    objective: TrainingObjective = family.Objective(
+        family.Model(config, split.num_classes), config, fabric, 1_000_000, **extras
+    )
     ranks = {"rank": 0, "world_size": 1}
     return lambda x, y: objective.step(x, y, rng), endless(
         lambda: objective.batches(split, config.batch_size, rng, **ranks)

@@ -5,6 +5,8 @@ A file defines `Config(ExtractorConfig)`, its settings, and either
 - `Model(FeatureExtractor)` and `Objective(TrainingObjective)`, where the network is trained here, or
 - `Model(FeatureExtractor)` and `fetch(config)`, where its weights come from elsewhere.
 
+A Model is made from its settings and the number of classes.
+
 Samples and real images are compared in the space of an extractor's features, as natural images are in that of
 Inception-v3 (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
 Equilibrium", NeurIPS). In the features of another network the distance is called Fréchet distance, not FID.
@@ -37,14 +39,14 @@ class TrainedExtractorConfig(ExtractorConfig):
 
 
 class FeatureExtractor(nn.Module):
-    """Images (B, 1, 28, 28) in [0, 1] to features (B, d) and class logits (B, 10), (B, 0) if it knows no classes."""
+    """Images (B, 1, 28, 28) in [0, 1] to features (B, d) and class logits (B, C), (B, 0) if it knows no classes."""
 
     classifies: ClassVar[bool] = False
     embed_batch: ClassVar[int] = 500  # images at a time
 
 
 class Embedding(NamedTuple):
-    """Features float32 (N, d) and class logits float32 (N, 10 or 0), on the CPU."""
+    """Features float32 (N, d) and class logits float32 (N, C or 0), on the CPU."""
 
     features: Tensor
     logits: Tensor

@@ -3,22 +3,23 @@
 A family file defines three classes with these names:
 
 - `Config(FamilyConfig)`: its settings, in two blocks: `training`, and `sampling`, which changes no weights;
-- `Model(GenerativeModel, ...)`: its networks, and what it can do: the classes in `generative/capabilities/`;
+- `Model(GenerativeModel, ...)`: its networks, and what it can do: the classes in `generative/capabilities/`; made from
+  the settings of the training and the number of classes;
 - `Objective(TrainingObjective)`: its losses and optimizers, one update per batch (`generative.objective`);
 
 `SMALL`: changes to the blocks `training` and `sampling` with which the tests train it in seconds; and if it likes
 
-- `Config.footnotes`: by the name of a score, what a reader of the tables has to know of it in a few words;
-- `plain_step(config, device)`: the update of a first tutorial for the same networks, which `make bench` compares with.
+- `plain_step(config, num_classes, device)`: the update of a first tutorial for the same networks, which `make bench`
+  compares with.
 
 Nothing else in the project knows any family by name.
 """
 
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from generative.config import BatchSize, Config, PositiveFloat, PositiveInt, Seed
 from generative.data.splits import Split
@@ -68,6 +69,7 @@ class FamilyConfig(Config):
     training: TrainingConfig
     sampling: SamplingConfig = SamplingConfig()
     sweeps: dict[str, list[Any]] = Field(default_factory=dict)  # by a setting of `sampling`, values to be scored too
+    footnotes: ClassVar[dict[str, str]] = {}  # by the name of a score, what a reader of the tables has to know of it
 
     @model_validator(mode="after")
     def _sweeps_are_of_settings(self) -> Self:
@@ -99,9 +101,10 @@ class FamilyConfig(Config):
 class GenerativeModel(nn.Module):
     """A trained model: its weights are all that later stages need. `generative/capabilities/` has what it can do."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, num_classes: int) -> None:
         super().__init__()
         self.config = config  # the settings of the training
+        self.num_classes = num_classes  # of the data; labels run from 0
         self.sampling: Any = None
 
     def prepare_sampling(self, sampling: Any, train: Split) -> None:
@@ -109,6 +112,14 @@ class GenerativeModel(nn.Module):
 
         Called on the device and in eval mode, after the weights are loaded; again for other settings.
         """
+        self.sampling = sampling
+
+    def fitted(self) -> dict[str, Tensor]:
+        """What `prepare_sampling` fitted, by name: all that sampling and encoding need beside weights and settings."""
+        return {}
+
+    def restore_sampling(self, sampling: Any, fitted: dict[str, Tensor]) -> None:
+        """Take the settings `sampling`, and what `fitted` returned for them, in the place of `prepare_sampling`."""
         self.sampling = sampling
 
 

@@ -8,12 +8,12 @@ from typing import Any
 from generative.compute.runtime import start
 from generative.compute.settings import ComputeConfig
 from generative.config import Config
-from generative.data.fashion_mnist import TRAIN_SIZE
 from generative.errors import SettingError
 from generative.extractor import ExtractorConfig, TrainedExtractorConfig
 from generative.family import FamilyConfig
 from generative.io.files import write_text
 from generative.objective import TrainingObjective
+from stages.common.dataset import DataConfig, PrepareConfig, read_dataset
 from stages.common.extractors import read_extractor
 from stages.common.leftovers import tidy
 from stages.common.lending import wanted_extractor
@@ -24,13 +24,13 @@ from stages.common.published import FiguresConfig, ReportConfig
 from stages.common.scoring import EvaluateConfig
 from stages.download import DownloadConfig
 from stages.generate import GenerateConfig
-from stages.prepare import PrepareConfig
 
 _TAKEN = ("distance", "infinite", "intra")  # scores of the first extractor are called frechet_ and this
 _OVERLOOKED = ("size", "nfiles")  # dvc.stage.cache, release 3.67
 
 BLOCKS: dict[str, type[Config]] = {
     "compute": ComputeConfig,
+    "data": DataConfig,
     "download": DownloadConfig,
     "prepare": PrepareConfig,
     "generate": GenerateConfig,
@@ -52,6 +52,7 @@ def main(here: Pipeline) -> None:
     extractors = {name: read_extractor(params, name) for name in params.extractors}
     _check_extractors(extractors)
     _check_models(params, models, extractors)
+    _check_classes(params)
     _check_sizes(
         params,
         {name: config for name, (config, _) in models.items()},
@@ -108,11 +109,31 @@ def _check_models(
             raise SettingError(f"'report.models' has '{name}', but the models are {', '.join(models)}.")
 
 
+def _check_classes(params: Params) -> None:
+    """Names of classes, and numbers of images of which each class has a share."""
+    classes = read_dataset(params).classes
+    prepare, generate = params.block("prepare", PrepareConfig), params.block("generate", GenerateConfig)
+    named = {
+        "generate.within": generate.within,
+        "generate.between": [name for pair in generate.between for name in pair],
+    }
+    for key, names in named.items():
+        for name in names:
+            if name not in classes:
+                raise SettingError(f"'{key}' has {name!r}, but must have one of 'data.classes': {', '.join(classes)}.")
+    shared = {f"prepare.{key}": getattr(prepare, key) for key in ("train_size", "validation_size", "test_size")}
+    for key, value in (shared | {"generate.num_samples": generate.num_samples}).items():
+        if value % len(classes):
+            raise SettingError(
+                f"'{key}' is {value}, but must be a multiple of {len(classes)}, the number of 'data.classes': "
+                "every class counts alike."
+            )
+
+
 def _check_sizes(params: Params, models: dict[str, FamilyConfig], extractors: dict[str, ExtractorConfig]) -> None:
     """Numbers that other numbers limit: each would fail later, some of them after hours."""
     prepare, generate = params.block("prepare", PrepareConfig), params.block("generate", GenerateConfig)
-    left = f"what 'prepare.validation_size' leaves of {TRAIN_SIZE}"
-    _at_most("prepare.train_size", prepare.train_size, TRAIN_SIZE - prepare.validation_size, left)
+    _at_most("generate.bound_images", generate.bound_images, prepare.test_size, "'prepare.test_size'")
     side = params.block("figures", FiguresConfig).sample_columns
     _at_most("figures.sample_columns", side, int(generate.num_samples**0.5), "the root of 'generate.num_samples'")
     batch_sizes = {f"models.{name}.training": config.training.batch_size for name, config in models.items()}

@@ -11,6 +11,7 @@ from generative.figures.strips import load_strip
 from generative.figures.style import save_figure
 from generative.io.files import read_json
 from generative.io.tables import read_table, write_table
+from stages.common.dataset import read_dataset
 from stages.common.leftovers import tidy
 from stages.common.params import Params, read_params
 from stages.common.paths import REAL, ROOT, Pipeline
@@ -28,6 +29,7 @@ def main(here: Pipeline) -> None:
     """Compare the models of a pipeline, and those of the root."""
     params = read_params(here)
     tidy(params)
+    classes = read_dataset(params).classes
     dpi, entries = params.block("figures", FiguresConfig).dpi, read_entries(params)
     tables = curve_tables(params)
     write_table(here.all_curves, long_table(tables))
@@ -44,9 +46,9 @@ def main(here: Pipeline) -> None:
     encoders = [name for name, entry in entries.items() if (entry.folder / "latents.json").exists()]
     if encoders:
         strips = {name: load_strip(entries[name].folder / "reconstructions.png") for name in (REAL, *encoders)}
-        figures["reconstructions"] = images.reconstructions(strips.pop(REAL), strips)
+        figures["reconstructions"] = images.reconstructions(strips.pop(REAL), strips, classes)
         figures["latent_space"] = charts.latent_spaces(
-            {name: published_latents(entries[name].folder) for name in encoders}
+            {name: published_latents(entries[name].folder) for name in encoders}, classes
         )
     for title, figure in figures.items():
         save_figure(figure, here.comparison / f"{title}.png", dpi)

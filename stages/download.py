@@ -1,4 +1,4 @@
-"""Stage `download`: the four official IDX files, decompressed and verified, into data/raw/.
+"""Stage `download`: the four IDX files of the data set, decompressed and verified, into data/raw/.
 
 A source given in the environment variable FASHION_MNIST_SOURCE (a folder, an address, apt:PACKAGE) comes
 before those in params.yaml. It cannot change the result: the bytes are verified.
@@ -12,6 +12,7 @@ from pydantic import Field
 from generative.config import Config
 from generative.data.sources import NoSourceError, fetch_all
 from generative.errors import PipelineError
+from stages.common.dataset import read_dataset
 from stages.common.params import read_params
 from stages.common.paths import RAW, ROOT, Pipeline
 
@@ -32,11 +33,12 @@ class DownloadConfig(Config):
 
 def main(here: Pipeline) -> None:
     """Fetch the files."""
-    config = read_params(here).block("download", DownloadConfig)
+    params = read_params(here)
+    config = params.block("download", DownloadConfig)
     first = os.environ.get(SOURCE_VARIABLE)
     sources = [first, *config.sources] if first else config.sources
     try:
-        origin = fetch_all(sources, RAW, timeout=config.timeout, retries=config.retries)
+        origin = fetch_all(sources, read_dataset(params).files, RAW, timeout=config.timeout, retries=config.retries)
     except NoSourceError as error:
         raise PipelineError(f"{error}{_WAY_OUT}") from None
     for file, source in origin.items():

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from generative.compute.runtime import start
-from generative.data.fashion_mnist import CLASS_NAMES, NUM_CLASSES, NUM_PIXELS
+from generative.data.images import NUM_PIXELS
 from generative.data.splits import Split, load_split
-from generative.extractor import FeatureExtractor, embed
+from generative.extractor import Embedding, FeatureExtractor, embed
 from generative.io.tensors import load_tensors
 from generative.scores.classification import classification_accuracy
 from generative.scores.extrapolation import enough_for_covariance
@@ -32,6 +32,7 @@ from generative.scores.memorisation import memorisation, nearest_neighbours
 from generative.scores.pca import pca_error
 from generative.scores.reconstruction import reconstruction_scores
 from generative.scores.score import Score, mean_score
+from stages.common.dataset import read_dataset
 from stages.common.extractors import load_extractor
 from stages.common.generated import (
     Encodings,
@@ -74,6 +75,7 @@ class Context:
     train: Split
     test: Split
     real: RealImages
+    classes: list[str]  # the name of each
     extractors: dict[str, FeatureExtractor]  # the first knows the classes
     device: torch.device
 
@@ -87,10 +89,11 @@ def main(here: Pipeline, name: str) -> None:
     params = read_params(here)
     device = start(params.compute)
     train, test = load_split(TRAIN), load_split(TEST)
-    made = load_generated(here.generated(name), len(test))
-    real = load_real(params.extractors, test)
+    made = load_generated(here.generated(name), test)
+    classes = read_dataset(params).classes
+    real = load_real(params.extractors, test, classes)
     extractors = {key: load_extractor(params, key, device) for key in real.by_extractor}
-    context = Context(params.block("evaluate", EvaluateConfig), train, test, real, extractors, device)
+    context = Context(params.block("evaluate", EvaluateConfig), train, test, real, classes, extractors, device)
     result = Result()
     for part, score in SCORERS.items():
         if (found := getattr(made, part)) is not None:
@@ -100,39 +103,61 @@ def main(here: Pipeline, name: str) -> None:
 
 
 def score_samples(result: Result, samples: Samples, _: Generated, context: Context) -> None:
-    """Distances to the test images, diversity, memorisation, and where labels were followed, how well."""
-    config, train, test, labels = context.config, context.train, context.test, samples.followed_labels
+    """Distances to the test images, diversity, memorisation, and where labels were followed, how well; the sweeps."""
+    labels = samples.followed_labels
     embedded = {key: embed(network, samples.images) for key, network in context.extractors.items()}
-    result.features = {
-        key: feature_scores(embedded[key].features, labels, features, config)
-        for key, features in context.real.by_extractor.items()
-    }
-    result.per_class |= next(iter(result.features.values())).per_class
-    result.scores |= leading_scores(result.features)
-    found = nearest_neighbours(samples.images, train.images).distances
-    result.scores |= memorisation(found, context.real.test_neighbours)._asdict()
+    score_images(result, samples.images, labels, embedded, context)
     result.scores["nfe"] = Score(float(samples.nfe), 0.0)
     result.scores["multiply_adds_x1e6"] = Score(samples.multiply_adds / 1e6, 0.0)
-    seen = next(iter(embedded.values())).logits.argmax(1)
-    if labels is None:
-        result.per_class["share"] = class_shares(seen)
-    else:
-        right = seen == labels
-        result.scores["label_accuracy"] = mean_score(right)
-        result.per_class["label_accuracy"] = class_means(right, labels)
-        if len(labels.unique()) == NUM_CLASSES:
-            made = Split(samples.images, labels).to(context.device)
-            result.scores["cas"] = classification_accuracy(made, test.to(context.device), seed=config.seed)
+    score_labels(result, samples.images, labels, embedded, context)
     for key, by_value in samples.sweeps.items():
         for value, images in by_value.items():
             row = few_scores(images, None if labels is None else labels[: len(images)], context)
             result.sweeps.append({"setting": key, "value": value} | row)
 
 
-def class_shares(seen: Tensor) -> dict[str, float]:
+def score_images(
+    result: Result, images: Tensor, labels: Tensor | None, embedded: dict[str, Embedding], context: Context
+) -> None:
+    """Distances of sample `images` to the test images, in all and within classes, diversity and memorisation.
+
+    Args:
+        result: gets the scores.
+        images: uint8 (N, 1, 28, 28).
+        labels: the classes (N,) that they follow; None if they follow none.
+        embedded: the images, as each extractor sees them.
+        context: what they are compared with.
+    """
+    result.features = {
+        key: feature_scores(embedded[key].features, labels, features, context.config)
+        for key, features in context.real.by_extractor.items()
+    }
+    result.per_class |= next(iter(result.features.values())).per_class
+    result.scores |= leading_scores(result.features)
+    found = nearest_neighbours(images, context.train.images).distances
+    result.scores |= memorisation(found, context.real.test_neighbours)._asdict()
+
+
+def score_labels(
+    result: Result, images: Tensor, labels: Tensor | None, embedded: dict[str, Embedding], context: Context
+) -> None:
+    """How well sample `images` follow their labels; the shares of the classes if they follow none."""
+    seen = next(iter(embedded.values())).logits.argmax(1)
+    if labels is None:
+        result.per_class["share"] = class_shares(seen, context.classes)
+    else:
+        right = seen == labels
+        result.scores["label_accuracy"] = mean_score(right)
+        result.per_class["label_accuracy"] = class_means(right, labels, context.classes)
+        if len(labels.unique()) == len(context.classes):
+            made, test = Split(images, labels).to(context.device), context.test.to(context.device)
+            result.scores["cas"] = classification_accuracy(made, test, seed=context.config.seed)
+
+
+def class_shares(seen: Tensor, classes: list[str]) -> dict[str, float]:
     """Which share of samples the classifier gives each class."""
-    shares = torch.bincount(seen, minlength=NUM_CLASSES).double() / len(seen)
-    return dict(zip(CLASS_NAMES, shares.tolist(), strict=True))
+    shares = torch.bincount(seen, minlength=len(classes)).double() / len(seen)
+    return dict(zip(classes, shares.tolist(), strict=True))
 
 
 def few_scores(images: Tensor, labels: Tensor | None, context: Context) -> Row:
@@ -161,7 +186,7 @@ def score_epochs(kept: dict[str, Tensor], context: Context) -> list[Row]:
 def score_encodings(result: Result, encodings: Encodings, _: Generated, context: Context) -> None:
     """Reconstructions of the test split, a linear method's beside them, and interpolations."""
     test, latents = context.test, encodings.latents
-    overall, by_class = reconstruction_summary(test, encodings.reconstructions)
+    overall, by_class = reconstruction_summary(test, encodings.reconstructions, context.classes)
     floor = pca_error(context.train.images, test.images, min(latents.shape[1], test.images[0].numel()))
     result.scores |= overall | {"pca_mse_x1000": mean_score(1000 * floor)}
     seen = context.classes_seen(encodings.paths.flatten(0, 1)).view(encodings.paths.shape[:2])
@@ -183,12 +208,12 @@ def score_grid(result: Result, grid: Grid, _: Generated, context: Context) -> No
     result.scores |= {f"plane_{key}": score for key, score in leading_distances(by_extractor).items()}
 
 
-def reconstruction_summary(test: Split, reconstructions: Tensor) -> tuple[Scores, PerClass]:
+def reconstruction_summary(test: Split, reconstructions: Tensor, classes: list[str]) -> tuple[Scores, PerClass]:
     """Means over the test split and over each class of the per-image reconstruction scores."""
     values = reconstruction_scores(test.images, reconstructions)._asdict()
     values["mse_x1000"] = 1000 * values.pop("mse")
     summary = {key: mean_score(value) for key, value in values.items()}
-    return summary, {key: class_means(value, test.labels) for key, value in values.items()}
+    return summary, {key: class_means(value, test.labels, classes) for key, value in values.items()}
 
 
 def path_summary(seen: Tensor, ends: Tensor) -> Scores:

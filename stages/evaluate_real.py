@@ -9,6 +9,7 @@ from generative.data.splits import Split, load_split
 from generative.scores.classification import classification_accuracy
 from generative.scores.memorisation import memorisation
 from generative.scores.score import Score, mean_score
+from stages.common.dataset import read_dataset
 from stages.common.params import read_params
 from stages.common.paths import REAL, TEST, TRAIN, Pipeline
 from stages.common.scoring import (
@@ -28,7 +29,8 @@ def main(here: Pipeline) -> None:
     config = params.block("evaluate", EvaluateConfig)
     device = start(params.compute)
     train, test = load_split(TRAIN), load_split(TEST)
-    real = load_real(params.extractors, test)
+    classes = read_dataset(params).classes
+    real = load_real(params.extractors, test, classes)
     first = next(iter(real.by_extractor.values()))
     count = len(first.train_features)
     part = Split(train.images[:count], train.labels[:count])
@@ -41,5 +43,7 @@ def main(here: Pipeline) -> None:
     scores = leading_scores(by_extractor) | {key: Score(score.value, 0.0) for key, score in itself.items()}
     scores["label_accuracy"] = mean_score(right)
     scores["cas"] = classification_accuracy(part.to(device), test.to(device), seed=config.seed)
-    per_class = next(iter(by_extractor.values())).per_class | {"label_accuracy": class_means(right, test.labels)}
+    per_class = next(iter(by_extractor.values())).per_class | {
+        "label_accuracy": class_means(right, test.labels, classes)
+    }
     write_scores(here.scores(REAL), REAL, Result(scores, by_extractor, per_class))

@@ -19,6 +19,10 @@ What is made says the table MAKERS, for each capability of the model. data/gener
 - of one that follows prompts: `prompted` uint8 (M, 1, 28, 28), `prompt_labels` int64 (M,), `prompt_matches` bool (M,),
   and `caption_matches` bool (10000,), whether test images have the attributes of their own captions;
 - of one with diagnostics: `diagnostic.NAME...`, as stages/common/diagnostics.py packs them.
+
+models/released/MODEL.safetensors is the model for whoever wants to use it (generative/loading.py): weights, all
+settings, what sampling was fitted to the training images, and the names of the classes.
+
 The metadata have the words: what was minimised, pairs of classes, values of sweeps, kind of likelihood, domains,
 prompts, cost of a sample.
 """
@@ -29,7 +33,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor
 
 from generative.capabilities.diagnosing import HasDiagnostics
@@ -42,27 +46,21 @@ from generative.compute.batching import in_batches
 from generative.compute.cost import count_multiply_adds
 from generative.compute.runtime import make_rng, start
 from generative.config import Config, PositiveInt, Seed
-from generative.data.fashion_mnist import CLASS_NAMES, NUM_CLASSES, TEST_SIZE, UNLABELLED
+from generative.data.images import UNLABELLED
 from generative.data.splits import Split, load_split, to_uint8, to_unit
 from generative.errors import PipelineError
 from generative.family import FamilyConfig, GenerativeModel
-from generative.io.tensors import load_metadata, load_tensors, load_weights, save_tensors
+from generative.io.tensors import load_metadata, load_network, save_tensors
+from generative.releasing import save_model
 from generative.scores.memorisation import nearest_neighbours
+from stages.common.dataset import read_dataset
 from stages.common.diagnostics import pack
 from stages.common.generated import PLANE_SIDE
 from stages.common.models import read_model
 from stages.common.params import read_params
 from stages.common.paths import TEST, TRAIN, Pipeline
 
-
-def _class_name(name: str) -> str:
-    if name not in CLASS_NAMES:
-        raise ValueError(f"must be one of {', '.join(CLASS_NAMES)}")
-    return name
-
-
-ClassName = Annotated[str, AfterValidator(_class_name)]
-ClassPair = Annotated[tuple[ClassName, ClassName], Field(strict=False)]  # strict: a YAML list is no tuple
+ClassPair = Annotated[tuple[str, str], Field(strict=False)]  # strict: a YAML list is no tuple
 PATH_POINTS = (0.25, 0.5, 0.75)
 FEW_SAMPLES = 2000  # of each value of a sweep, and of prompts
 _WEIGHTS_BATCH = 1000  # latent vectors decoded at a time: few enough to stay in the processor's cache
@@ -74,15 +72,15 @@ class GenerateConfig(Config):
     """How much is generated (params: `generate`)."""
 
     seed: Seed
-    num_samples: Annotated[int, Field(ge=100, le=100_000, multiple_of=NUM_CLASSES)]
+    num_samples: Annotated[int, Field(ge=100, le=100_000)]
     batch_size: PositiveInt
     grid_size: Annotated[int, Field(ge=2, le=100)]
-    within: list[ClassName]
+    within: list[str]
     between: Annotated[list[ClassPair], Field(min_length=1)]
     interpolation_steps: Annotated[int, Field(ge=2, le=100)]
     animation_frames: Annotated[int, Field(ge=2, le=1000)]
     path_pairs: Annotated[int, Field(ge=2, le=10_000)]  # one has no standard error
-    bound_images: Annotated[int, Field(ge=2, le=TEST_SIZE)]
+    bound_images: Annotated[int, Field(ge=2)]
     bound_samples: Annotated[int, Field(ge=1, le=100_000)]
 
 
@@ -92,6 +90,7 @@ class Task:
 
     model: FamilyConfig
     config: GenerateConfig
+    classes: list[str]  # the name of each
     train: Split
     test: Split
     device: torch.device
@@ -123,11 +122,12 @@ def main(here: Pipeline, name: str) -> None:
     config, (model_config, family) = params.block("generate", GenerateConfig), read_model(params, name)
     device = start(params.compute)
     train, test = load_split(TRAIN), load_split(TEST)
-    network: GenerativeModel = family.Model(model_config.training)
-    load_weights(network, load_tensors(here.model(name)), path=here.model(name))
+    data = read_dataset(params)
+    network: GenerativeModel = load_network(family.Model, model_config.training, here.model(name))
     network = network.to(device).eval()
-    task = Task(model_config, config, train.to(device), test, device)
+    task = Task(model_config, config, data.classes, train.to(device), test, device)
     network.prepare_sampling(model_config.sampling, task.train)
+    save_model(here.released(name), network, model_config, name=name, dataset=data.name, classes=data.classes)
     tensors: dict[str, Tensor] = {}
     words: dict[str, Any] = {"losses": load_metadata(here.model(name)).get("losses", {})}
     with torch.inference_mode():
@@ -172,7 +172,7 @@ def _draw(network: DrawsSamples, labels: Tensor, task: Task) -> Tensor:
 
 def make_encodings(network: Any, task: Task) -> Made:
     """Latents and reconstructions of the test split, the decoded grid, and interpolations."""
-    config, test = task.config, task.test
+    config, test, index = task.config, task.test, task.classes.index
 
     def decode(z: Tensor) -> Tensor:
         return task.map(lambda part: to_uint8(network.decode(part)), z)
@@ -180,11 +180,12 @@ def make_encodings(network: Any, task: Task) -> Made:
     z = task.map(lambda images: network.encode(to_unit(images)), test.images)
     rng = make_rng(config.seed)
     pairs = [(c, c) for c in config.within] + list(config.between)
-    ends = torch.stack(
-        [_draw_pair(test.labels, CLASS_NAMES.index(first), CLASS_NAMES.index(last), rng) for first, last in pairs]
-    )
+    ends = torch.stack([_draw_pair(test.labels, (index(first), index(last)), rng) for first, last in pairs])
     path_ends = torch.stack(
-        [_draw_pair(test.labels, *_draw_classes(within, rng), rng) for within in _halves(config.path_pairs)]
+        [
+            _draw_pair(test.labels, _draw_classes(len(task.classes), within, rng), rng)
+            for within in _halves(config.path_pairs)
+        ]
     )
     tensors = {
         "latents": z,
@@ -294,15 +295,15 @@ def _halves(count: int) -> list[bool]:
     return [True] * count + [False] * count
 
 
-def _draw_classes(within: bool, rng: torch.Generator) -> tuple[int, int]:
-    first, second = torch.randperm(NUM_CLASSES, generator=rng)[:2].tolist()
+def _draw_classes(num_classes: int, within: bool, rng: torch.Generator) -> tuple[int, int]:
+    first, second = torch.randperm(num_classes, generator=rng)[:2].tolist()
     return (first, first) if within else (first, second)
 
 
-def _draw_pair(labels: Tensor, first: int, second: int, rng: torch.Generator) -> Tensor:
+def _draw_pair(labels: Tensor, classes: tuple[int, int], rng: torch.Generator) -> Tensor:
     """Indices (2,) of two different images of the given classes."""
     ends: list[Any] = []
-    for label in (first, second):
+    for label in classes:
         members = (labels == label).nonzero().squeeze(1)
         members = members[~torch.isin(members, torch.tensor(ends, dtype=torch.int64))]
         ends.append(int(members[torch.randint(len(members), (1,), generator=rng)]))

@@ -1,53 +1,52 @@
-"""Stage `prepare`: IDX files to the splits train, validation (both from the 60,000) and test (from the 10,000)."""
+"""Stage `prepare`: IDX files to the splits train and validation, both from the official training images, and test."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from generative.compute.runtime import make_rng
-from generative.config import Config, Seed
-from generative.data.fashion_mnist import NUM_CLASSES, TEST_SIZE
+from generative.data.images import IMAGE_SHAPE
 from generative.data.splits import Split, save_split, stratified_split
 from generative.errors import PipelineError
+from stages.common.dataset import PrepareConfig, read_dataset
 from stages.common.params import read_params
 from stages.common.paths import RAW, TEST, TRAIN, VALIDATION, Pipeline
-
-FEWEST_SCORED = 100  # images that can be scored, and take the place of samples as real ones: ten of each class
-SplitSize = Annotated[int, Field(ge=NUM_CLASSES, multiple_of=NUM_CLASSES)]
-
-
-class PrepareConfig(Config):
-    """How the official training images are divided, and how many of the others count (params: `prepare`)."""
-
-    seed: Seed
-    train_size: Annotated[SplitSize, Field(ge=FEWEST_SCORED)]
-    validation_size: SplitSize
-    test_size: Annotated[SplitSize, Field(ge=FEWEST_SCORED, le=TEST_SIZE)]
 
 
 def main(here: Pipeline) -> None:
     """Write the three splits; every class is equally frequent in each."""
-    config = read_params(here).block("prepare", PrepareConfig)
-    images, labels = read_idx(RAW, "train")
+    params = read_params(here)
+    config, classes = params.block("prepare", PrepareConfig), read_dataset(params).classes
+    images, labels = read_idx(RAW, "train", classes)
+    keys = ("prepare.train_size", "prepare.validation_size")
     sizes = (config.train_size, config.validation_size)
-    parts = stratified_split(labels, sizes, make_rng(config.seed))
+    parts = _choose(labels, sizes, classes, make_rng(config.seed), keys)
     for path, indices in zip((TRAIN, VALIDATION), parts, strict=True):
         save_split(path, Split(images[indices], labels[indices]))
-    images, labels = read_idx(RAW, "t10k")
-    if config.test_size < len(labels):
-        (chosen,) = stratified_split(labels, (config.test_size,), make_rng(config.seed))
+    images, labels = read_idx(RAW, "t10k", classes)
+    counts = torch.bincount(labels, minlength=len(classes))
+    if not bool((counts * len(classes) == config.test_size).all()):  # else all of them, in their order
+        (chosen,) = _choose(labels, (config.test_size,), classes, make_rng(config.seed), ("prepare.test_size",))
         images, labels = images[chosen], labels[chosen]
     save_split(TEST, Split(images, labels))
 
 
-def read_idx(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
+def _choose(
+    labels: Tensor, sizes: tuple[int, ...], classes: Sequence[str], rng: torch.Generator, keys: Sequence[str]
+) -> list[Tensor]:
+    try:
+        return stratified_split(labels, sizes, classes, rng)
+    except PipelineError as error:
+        raise PipelineError(f"{error} Lower {' or '.join(map(repr, keys))}.") from None
+
+
+def read_idx(folder: Path, prefix: str, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Images uint8 (N, 1, 28, 28) and labels int64 (N,) of the files `prefix`-... in `folder`.
 
     Raises:
-        PipelineError: a file is missing or is not in the IDX format.
+        PipelineError: a file is missing or is not in the IDX format, or its labels are not those of `classes`.
     """
     from torchvision.datasets.mnist import read_image_file, read_label_file  # 3 s that check_params need not wait for
 
@@ -56,10 +55,17 @@ def read_idx(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
         labels: Tensor = read_label_file(str(folder / f"{prefix}-labels-idx1-ubyte"))
     except (OSError, AssertionError, RuntimeError, TypeError, ValueError, KeyError, IndexError) as error:
         raise PipelineError(
-            f"{folder}/{prefix}-*: not the IDX files of Fashion-MNIST ({error}): run `dvc repro -f download`."
+            f"{folder}/{prefix}-*: not in the IDX format ({error}): run `dvc repro -f download`."
         ) from None
-    if images.shape[1:] != torch.Size((1, 28, 28)) or len(images) != len(labels):
+    if images.shape[1:] != torch.Size(IMAGE_SHAPE) or len(images) != len(labels):
         raise PipelineError(
-            f"{folder}/{prefix}-*: {tuple(images.shape)} images and {len(labels)} labels do not belong together."
+            f"{folder}/{prefix}-*: {tuple(images.shape)} images and {len(labels)} labels do not belong together: "
+            "images must be grey, of 28 x 28 pixels, one for each label."
+        )
+    found = sorted(set(labels.tolist()))
+    if found != list(range(len(classes))):
+        raise PipelineError(
+            f"{folder}/{prefix}-labels-idx1-ubyte has {len(found)} different labels, {found[0]} to {found[-1]}, "
+            f"but 'data.classes' names {len(classes)} classes, from 0 to {len(classes) - 1}."
         )
     return images, labels

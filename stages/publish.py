@@ -13,7 +13,6 @@ import torch
 from matplotlib.figure import Figure
 
 from generative.capabilities.diagnosing import Curves, Diagnostic, Strip
-from generative.data.fashion_mnist import NUM_CLASSES
 from generative.data.splits import Split, load_split
 from generative.errors import FileDamagedError
 from generative.figures import charts, images
@@ -22,6 +21,7 @@ from generative.figures.style import save_figure
 from generative.io.files import write_json
 from generative.io.tables import read_table, write_table
 from generative.scores.memorisation import nearest_neighbours
+from stages.common.dataset import read_dataset
 from stages.common.generated import (
     Encodings,
     Generated,
@@ -48,15 +48,17 @@ class Context:
     name: str
     train: Split
     test: Split
+    classes: list[str]  # the name of each
     side: int  # samples per class, and of the square of samples
 
 
 def main(here: Pipeline, name: str) -> None:
     """Publish the model `name`."""
-    config = read_params(here).block("figures", FiguresConfig)
+    params = read_params(here)
+    config = params.block("figures", FiguresConfig)
     train, test = load_split(TRAIN), load_split(TEST)
-    made = load_generated(here.generated(name), len(test))
-    context = Context(here, name, train, test, config.sample_columns)
+    made = load_generated(here.generated(name), test)
+    context = Context(here, name, train, test, read_dataset(params).classes, config.sample_columns)
     publish_scores(here, name)
     curves = read_table(here.curves(name))
     write_table(here.plot_data(name) / "curves.tsv", curves)
@@ -84,7 +86,7 @@ def draw_samples(samples: Samples, _: Generated, context: Context) -> dict[str, 
     chosen, labels = samples.images[:side], samples.followed_labels
     if labels is not None:
         title = f"{name}: samples by class"
-        figures["samples_by_class"] = images.samples_by_class(samples.images, labels, side, title)
+        figures["samples_by_class"] = images.samples_by_class(samples.images, labels, side, context.classes, title)
         chosen = torch.stack([samples.images[labels == label][0] for label in labels.unique()])
     nearest = train.images[nearest_neighbours(chosen, train.images).indices]
     figures["neighbours"] = images.neighbours(chosen, nearest, f"{name}: is it a copy?")
@@ -98,8 +100,8 @@ def draw_samples(samples: Samples, _: Generated, context: Context) -> dict[str, 
 def draw_encodings(encodings: Encodings, _: Generated, context: Context) -> dict[str, Figure]:
     """Interpolations, and strips for the comparing figures."""
     here, name, test = context.here, context.name, context.test
-    reconstructions = encodings.reconstructions[examples(test.labels)]
-    save_strip(reconstructions, NUM_CLASSES, here.plot_data(name) / "reconstructions.png")
+    reconstructions = encodings.reconstructions[examples(test)]
+    save_strip(reconstructions, len(context.classes), here.plot_data(name) / "reconstructions.png")
     publish_latents(here.plot_data(name), encodings.latents, test)
     lines, within = interpolations(encodings, test), len(encodings.within)
     animated = lines[within]._replace(decoded=encodings.animation)
@@ -111,7 +113,7 @@ def draw_encodings(encodings: Encodings, _: Generated, context: Context) -> dict
 def draw_grid(grid: Grid, made: Generated, context: Context) -> dict[str, Figure]:
     """The decoded latent plane, and one test image of each class beside the nearest image of the plane."""
     assert made.encodings is not None  # who has a plane, encodes
-    name, chosen = context.name, examples(context.test.labels)[:NUM_CLASSES]
+    name, chosen = context.name, examples(context.test)[: len(context.classes)]
     rows = (context.test.images, made.encodings.reconstructions, grid.nearest)
     words = ("test image", "encoded and decoded", "nearest on the plane")
     strip = torch.stack([part[chosen] for part in rows])
@@ -123,7 +125,7 @@ def draw_grid(grid: Grid, made: Generated, context: Context) -> dict[str, Figure
 
 def draw_translations(translations: Translations, _: Generated, context: Context) -> dict[str, Figure]:
     """One test image of each class in both domains: given, translated, the truth, and back."""
-    chosen = examples(context.test.labels)[:NUM_CLASSES]
+    chosen = examples(context.test)[: len(context.classes)]
     figures = {}
     domains = (context.test.images, translations.rendered)
     for source, way in enumerate(("there", "back")):

@@ -3,7 +3,6 @@
 stages/common/paths.py names every file.
 """
 
-from generative.data.fashion_mnist import NUM_CLASSES
 from generative.data.splits import load_split
 from generative.figures.strips import save_strip
 from generative.io.files import write_json
@@ -26,6 +25,6 @@ def main(here: Pipeline) -> None:
     write_json(EXTRACTOR_METRICS, words["extractors"])
     write_json(folder / "losses.json", words["losses"])
     save_strip(test.images[: side * side], side, folder / "samples.png")
-    save_strip(test.images[examples(test.labels)], NUM_CLASSES, folder / "reconstructions.png")
+    save_strip(test.images[examples(test)], test.num_classes, folder / "reconstructions.png")
     for name in params.extractors:
         write_table(folder / f"{name}.tsv", read_table(extractor_curves(name)))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from generative.errors import PipelineError
 from generative.io.files import write_bytes
+from stages.common.dataset import DataConfig, PrepareConfig, read_dataset
 from stages.common.generated import PLANE_SIDE
 from stages.common.leftovers import tidy
 from stages.common.models import read_model
@@ -78,6 +79,7 @@ def main(here: Pipeline) -> None:
     """Typeset the report."""
     params = read_params(here)
     tidy(params)
+    data = read_dataset(params)
     config, entries = params.block("report", ReportConfig), read_entries(params)
     configs = read_configs(params, entries)
     first = {name: entries[name] for name in (REAL, *config.models)}
@@ -86,7 +88,9 @@ def main(here: Pipeline) -> None:
     notes = footnotes(configs, entries, all_shown)
     words = conditional(first, outside_extractors(params))
     context = {
-        "title": "Generative models on Fashion-MNIST" if here == ROOT else "Further generative models on Fashion-MNIST",
+        "title": f"{'Generative' if here == ROOT else 'Further generative'} models on {data.name}",
+        "data": data_in_words(data, params.block("prepare", PrepareConfig)),
+        "data_source": data.source,
         "authors": config.authors,
         "link": config.link,
         "params": str(here.params),
@@ -187,7 +191,7 @@ def footnotes(configs: dict[str, Any], entries: Entries, shown: Sequence[Column]
     return [
         Footnote(name, key, text)
         for name, config in configs.items()
-        for key, text in getattr(config, "footnotes", {}).items()
+        for key, text in config.footnotes.items()
         if key in entries[name].scores.keys() & keys
     ]
 
@@ -239,6 +243,15 @@ def _text(entry: Entry, column: Column) -> str:
 
 def _plain(rows: dict[str, list[Cell]]) -> list[list[dict[str, Any]]]:
     return [[cell._asdict() for cell in (Cell(name, False), *cells)] for name, cells in rows.items()]
+
+
+def data_in_words(data: DataConfig, sizes: PrepareConfig) -> str:
+    """Which images are trained on, and which are scored."""
+    return (
+        f"{sizes.train_size:,} training images of {data.name}, equally many of each of {len(data.classes)} classes, "
+        f"are trained on, and {sizes.validation_size:,} more steer that; {sizes.test_size:,} test images serve for "
+        "scores alone."
+    )
 
 
 def extractors_in_words(params: Params) -> list[str]:

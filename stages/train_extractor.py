@@ -27,5 +27,5 @@ def main(here: Pipeline, name: str) -> None:
             outputs=Outputs(extractor(name), extractor_curves(name)),
         )
     else:
-        save_tensors(extractor(name), dict(kind.fetch(config).state_dict()), {})
+        save_tensors(extractor(name), dict(kind.fetch(config).state_dict()), {"num_classes": 0})
         write_text(extractor_curves(name), "epoch\n")

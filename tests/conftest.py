@@ -13,7 +13,7 @@ import yaml
 from filelock import FileLock
 
 from generative.compute.runtime import make_rng
-from generative.data.sources import SHA256, fetch_all
+from generative.data.sources import FILES, fetch_all
 from generative.data.splits import Split
 from stages.download import SOURCE_VARIABLE
 from tests.preloaded import COMMANDS, preloaded
@@ -69,10 +69,11 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The four real files: from the workspace if `dvc repro` has fetched them, else fetched here."""
     workspace = ROOT / "data" / "raw"
     folder = tmp_path_factory.mktemp("raw")
-    sources = yaml.safe_load((ROOT / "params.yaml").read_text())["download"]["sources"]
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    sources, wanted = params["download"]["sources"], params["data"]["files"]
     first = os.environ.get(SOURCE_VARIABLE)
-    fetch_all([str(workspace), *([first] if first else []), *sources], folder, timeout=20, retries=1)
-    assert {path.name for path in folder.iterdir()} == set(SHA256)
+    fetch_all([str(workspace), *([first] if first else []), *sources], wanted, folder, timeout=20, retries=1)
+    assert {path.name for path in folder.iterdir()} == set(FILES)
     return folder
 
 

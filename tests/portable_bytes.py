@@ -58,7 +58,7 @@ def main() -> None:
         rng = make_rng(0)
         with torch.inference_mode():
             if isinstance(model, DrawsSamples):
-                show(f"{name} samples", model.sample(balanced_labels(20), rng))
+                show(f"{name} samples", model.sample(balanced_labels(20, 10), rng))
             if isinstance(model, EncodesImages):
                 show(f"{name} latents", model.encode(to_unit(split.images[:8])))
             if isinstance(model, WeighsPosteriorSamples):
@@ -85,7 +85,7 @@ def trained(name: str, module: Any, config: Any, split: Split) -> Any:
     """Two updates of one network; its weights and curve are shown."""
     torch.manual_seed(config.seed)
     fabric = Fabric(accelerator="cpu", devices=1)
-    model = module.Model(config)
+    model = module.Model(config, split.num_classes)
     with tempfile.TemporaryDirectory() as folder:
         history = fit(
             model,

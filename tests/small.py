@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 ZOO_PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "zoo/params.yaml").read_text())
 MODELS: dict[str, Any] = PARAMS["models"] | ZOO_PARAMS["models"]  # of both pipelines
+CLASSES: list[str] = PARAMS["data"]["classes"]
 FAMILIES = available_families()
 SMALL_TRAIN_SIZE, SMALL_TEST_SIZE, SMALL_SAMPLES = 1000, 2400, 200  # of the small run of the whole pipeline
 
@@ -47,7 +48,7 @@ def listen_to_interrupts() -> None:
 def make_blobs() -> Split:
     """400 images of a bright disc whose place depends on the class: quick to learn, not constant."""
     rng = make_rng(7)
-    labels = balanced_labels(400)
+    labels = balanced_labels(400, 10)
     rows, columns = torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij")
     centre_row = 6 + 4 * (labels % 5) + torch.randint(-1, 2, (400,), generator=rng)
     centre_column = 9 + 10 * (labels // 5) + torch.randint(-1, 2, (400,), generator=rng)
@@ -110,7 +111,7 @@ def build(config: Any, total_steps: int = 100, fabric: Fabric | None = None) -> 
     """Model, objective and Fabric (one CPU process if none is given), initialised from the configured seed."""
     family = load_family(config.family, where="test")
     torch.manual_seed(config.training.seed)
-    model = family.Model(config.training)
+    model = family.Model(config.training, 10)
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     return model, family.Objective(model, config.training, fabric, total_steps), fabric
 

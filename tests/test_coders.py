@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.images import IMAGE_SHAPE
 from generative.data.splits import Split, to_unit
 from generative.errors import PipelineError
 from generative.networks.coders import make_decoder, make_encoder, refine

@@ -44,7 +44,7 @@ def test_discriminator_keeps_what_it_sees(rng: torch.Generator) -> None:
 
 
 def test_generator_reaches_black_and_white() -> None:
-    generator: Any = Generator(4, 8, conditional=False)
+    generator: Any = Generator(4, 8, num_classes=0)
     last = generator.blocks[-1].layer[-1]
     for bias, grey in ((-6.0, 0.0), (6.0, 1.0)):
         torch.nn.init.constant_(last.bias, bias)
@@ -54,7 +54,7 @@ def test_generator_reaches_black_and_white() -> None:
 
 def test_noise_modulates_the_normalisations(rng: torch.Generator) -> None:
     """Without its direct way in, noise still changes the image: self-modulation."""
-    generator: Any = Generator(4, 8, conditional=True).eval()
+    generator: Any = Generator(4, 8, num_classes=10).eval()
     torch.nn.init.zeros_(generator.project.weight)
     z, y = torch.randn(2, 4, generator=rng), torch.zeros(2, dtype=torch.int64)
     first, second = generator(z, y)

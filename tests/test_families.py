@@ -14,7 +14,7 @@ from generative.capabilities.capability import try_all
 from generative.capabilities.encoding import EncodesImages
 from generative.capabilities.likelihood import WeighsPosteriorSamples
 from generative.compute.runtime import make_rng
-from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.images import IMAGE_SHAPE
 from generative.data.splits import Split, balanced_labels, to_unit
 from generative.families.cgan import Discriminator
 from generative.family import available_families, load_family
@@ -76,7 +76,7 @@ class TestContract:
 
     def test_samples_are_images_and_follow_the_random_state(self, name: str, blobs: Split, tmp_path: Path) -> None:
         model, _ = train(small_config(name, epochs=30), blobs, tmp_path)
-        labels = balanced_labels(30)
+        labels = balanced_labels(30, 10)
         with torch.inference_mode():
             x, again, other = (model.sample(labels, make_rng(seed)) for seed in (1, 1, 2))
         assert x.shape == (30, *IMAGE_SHAPE)
@@ -90,10 +90,10 @@ class TestContract:
         model, _ = train(config, blobs, tmp_path)
         path = tmp_path / "model.safetensors"
         save_tensors(path, dict(model.state_dict()))
-        restored = load_family(name, where="test").Model(config.training).eval()
+        restored = load_family(name, where="test").Model(config.training, 10).eval()
         load_weights(restored, load_tensors(path), path=path)
         restored.prepare_sampling(config.sampling, blobs)
-        labels = balanced_labels(10)
+        labels = balanced_labels(10, 10)
         with torch.inference_mode():
             assert torch.equal(model.sample(labels, make_rng(1)), restored.sample(labels, make_rng(1)))
 
@@ -193,10 +193,10 @@ def test_generator_and_discriminator_both_see_the_label(blobs: Split, rng: torch
     objective.step(to_unit(blobs.images[:40]), blobs.labels[:40], rng)
     model.eval()
     z = torch.randn(1, model.config.latent_dim, generator=rng).expand(10, -1)
-    labels = balanced_labels(10)
+    labels = balanced_labels(10, 10)
     with torch.inference_mode():
         x = model.generator(z, labels)
-        logits, scores = Discriminator(model.config)(x[:1].expand(10, -1, -1, -1), labels)
+        logits, scores = Discriminator(model.config, 10)(x[:1].expand(10, -1, -1, -1), labels)
     assert len(torch.unique(x, dim=0)) == 10
     assert len(torch.unique(logits)) == 10
     assert len(torch.unique(scores, dim=0)) == 1  # the class is read from the image alone

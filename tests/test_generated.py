@@ -14,7 +14,7 @@ from generative.errors import FileDamagedError
 from generative.io.tensors import save_tensors
 from stages.common.generated import PLANE_SIDE, load_generated
 from stages.generate import GenerateConfig, Task, make_encodings
-from tests.small import PARAMS
+from tests.small import CLASSES, PARAMS
 
 TEST_SIZE = 30
 PATH = Path("data/generated/vae.safetensors")
@@ -46,6 +46,9 @@ SAYING = {
 
 def images(*shape: int) -> Tensor:
     return torch.zeros(*shape, 1, 28, 28, dtype=torch.uint8)
+
+
+TEST = Split(images(TEST_SIZE), balanced_labels(TEST_SIZE, 10))
 
 
 def whole() -> dict[str, Tensor]:
@@ -86,7 +89,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str
 
 def test_whole_file_is_read(write: Callable[[dict[str, Tensor]], None]) -> None:
     write(whole())
-    made = load_generated(PATH, TEST_SIZE)
+    made = load_generated(PATH, TEST)
     assert None not in made
     assert made.samples is not None
     assert made.samples.followed_labels is not None
@@ -103,7 +106,7 @@ def test_unconditional_samples_alone_are_read(write: Callable[[dict[str, Tensor]
         {name: whole()[name] for name in ("samples", "sweep.steps.0", "sweep.steps.1")}
         | {"labels": -torch.ones(20).long()}
     )
-    made = load_generated(PATH, TEST_SIZE)
+    made = load_generated(PATH, TEST)
     assert made.samples is not None
     assert made.samples.followed_labels is None
     assert made[1:7] == (None,) * 6
@@ -111,7 +114,7 @@ def test_unconditional_samples_alone_are_read(write: Callable[[dict[str, Tensor]
 
 def test_model_of_two_classes_is_read(write: Callable[[dict[str, Tensor]], None]) -> None:
     write(whole() | {"labels": torch.arange(20) % 2})
-    made = load_generated(PATH, TEST_SIZE)
+    made = load_generated(PATH, TEST)
     assert made.samples is not None
     assert made.samples.followed_labels is not None
 
@@ -122,7 +125,7 @@ def test_missing_tensor_is_named(name: str, write: Callable[[dict[str, Tensor]],
     del tensors[name]
     write(tensors)
     with pytest.raises(FileDamagedError, match=rf"data/generated/vae\.safetensors has no tensor '{name}'"):
-        load_generated(PATH, TEST_SIZE)
+        load_generated(PATH, TEST)
 
 
 @pytest.mark.parametrize("name", sorted(whole()))
@@ -143,7 +146,7 @@ def test_wrong_tensor_is_named(name: str, damage: str, write: Callable[[dict[str
         tensors[name] = tensors[name][..., :27]
     write(tensors)
     with pytest.raises(FileDamagedError, match=rf"data/generated/vae\.safetensors.*'{name}'"):
-        load_generated(PATH, TEST_SIZE)
+        load_generated(PATH, TEST)
 
 
 @pytest.mark.parametrize(("name", "rows"), [("labels", 19), ("reconstructions", 29), ("path_ends", 3), ("grid", 8)])
@@ -154,7 +157,7 @@ def test_tensors_that_do_not_belong_together_are_refused(
     tensors[name] = tensors[name][:rows]
     write(tensors)
     with pytest.raises(FileDamagedError, match=f"'{name}'"):
-        load_generated(PATH, TEST_SIZE)
+        load_generated(PATH, TEST)
 
 
 @pytest.mark.parametrize("words", [{}, {"within": 3}, {"within": ["Bag"], "between": [["Bag", "Coat"]]}])
@@ -165,13 +168,13 @@ def test_words_of_the_interpolations_are_checked(
     others = {key: value for key, value in WORDS.items() if key not in ("within", "between")}
     save_tensors(PATH, whole(), others | words)
     with pytest.raises(FileDamagedError, match="does not say which classes"):
-        load_generated(PATH, TEST_SIZE)
+        load_generated(PATH, TEST)
 
 
 def test_labels_in_other_numbers_are_refused(write: Callable[[dict[str, Tensor]], None]) -> None:
     write(whole() | {"labels": torch.tensor([0] * 12 + [1] * 8)})
     with pytest.raises(FileDamagedError, match="equally many of each class"):
-        load_generated(PATH, TEST_SIZE)
+        load_generated(PATH, TEST)
 
 
 class _Halves(EncodesImages):
@@ -187,9 +190,9 @@ class _Halves(EncodesImages):
 def test_each_test_image_finds_its_nearest_on_the_plane(rng: torch.Generator) -> None:
     levels = torch.randint(0, 256, (40, 2), generator=rng, dtype=torch.uint8)
     shapes = levels.repeat_interleave(14 * 28, 1).view(-1, 1, 28, 28)
-    test = Split(shapes, balanced_labels(40))
+    test = Split(shapes, balanced_labels(40, 10))
     config = GenerateConfig.parse(PARAMS["generate"] | {"path_pairs": 2, "grid_size": 2}, where="generate")
-    made = make_encodings(_Halves(), Task(None, config, test, test, torch.device("cpu")))  # type: ignore[arg-type]
+    made = make_encodings(_Halves(), Task(None, config, CLASSES, test, test, torch.device("cpu")))  # type: ignore[arg-type]
     step = 255 / PLANE_SIDE  # of an even plane; that of quantiles is finer where there are images
     far = (made["plane_nearest"].int() - shapes.int()).abs().flatten(1).max(1).values
     assert far.double().mean() < 3 * step

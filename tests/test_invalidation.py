@@ -21,6 +21,8 @@ from tools.edit_params import edited
 from tools.staleness import stale_stages
 from tools.verify import STALE, main
 
+pytestmark = pytest.mark.slow
+
 MODELS = list(PARAMS["models"])
 STEPS = ("lend", "train", "generate", "evaluate", "publish")  # of one model
 GATES = {"code", "check_params"}
@@ -141,9 +143,9 @@ class Config(FamilyConfig):
 class Model(GenerativeModel, DrawsSamples):
     conditional = True
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.templates = torch.nn.Embedding(10, 784)
+    def __init__(self, config, num_classes):
+        super().__init__(config, num_classes)
+        self.templates = torch.nn.Embedding(num_classes, 784)
 
     def forward(self, y):
         return torch.sigmoid(self.templates(y)).view(template_shape())

@@ -15,7 +15,7 @@ from PIL import Image
 
 from generative.capabilities.encoding import EncodesImages
 from generative.compute.environment import process_environment
-from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.images import IMAGE_SHAPE
 from generative.data.splits import load_split
 from generative.family import load_family
 from generative.io.tensors import load_tensors

@@ -15,6 +15,7 @@ from generative.scores.frechet import Statistics, frechet_distance, statistics
 from generative.scores.reconstruction import reconstruction_scores
 from stages.common.scoring import class_means
 from stages.evaluate import path_summary, reconstruction_summary
+from tests.small import CLASSES
 
 
 def random_covariance(dim: int, rng: torch.Generator) -> Tensor:
@@ -137,14 +138,14 @@ class TestReconstruction:
 
     def test_summary_is_the_mean_over_classes(self, blobs: Split) -> None:
         shifted = blobs.images.roll(1, dims=3)
-        summary, per_class = reconstruction_summary(blobs, shifted)
+        summary, per_class = reconstruction_summary(blobs, shifted, CLASSES)
         for key, value in summary.items():
             assert value.value == pytest.approx(sum(per_class[key].values()) / 10)  # classes are equally frequent
 
 
 def test_class_means_average_over_each_class() -> None:
     labels = torch.arange(200) % 10
-    means = class_means((labels != 3).double(), labels)
+    means = class_means((labels != 3).double(), labels, CLASSES)
     assert means["Dress"] == 0
     assert means["Coat"] == 1
 

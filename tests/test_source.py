@@ -252,6 +252,7 @@ def test_file_beside_a_module_counts_with_it(project: Path) -> None:
         ("print(open('generative/late.json'))\n", ["names late.json, which belongs to the module beside that file"]),
         ("from . import helper\n", ["full name instead of a relative import"]),
         ("from generative.helper import *\n", ["instead of '*'"]),
+        ("from generative.loading import load_model\n", ["is for users of the library"]),
         ("import einops\n", ["imports 'einops'", "DECIDING", "HARMLESS"]),
         ("import numpy\n", ["requirements.lock has no version of 'numpy'"]),
         ("print(main.__doc__)\n", ["'__doc__' reads hints or docstrings"]),
@@ -358,6 +359,8 @@ ROOMS |= {
     "generative.extractors": (*TOOLS, *CONTRACTS, "generative.networks", "generative.training"),
     "generative.scores": (*FOUNDATION, "generative.compute", "generative.data"),
     "generative.figures": (*FOUNDATION, "generative.data", "generative.io"),
+    "generative.releasing": (*TOOLS, *CONTRACTS),
+    "generative.loading": (*TOOLS, *CONTRACTS, "generative.releasing"),
     "stages.common": ("generative",),
     "stages": ("generative", "stages.common"),
 }

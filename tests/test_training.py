@@ -89,7 +89,7 @@ def test_network_that_draws_from_the_global_random_state_resumes_too(blobs: Spli
 
     def run(folder: Path, on_epoch: Callable[[History], None]) -> classifier.Model:
         torch.manual_seed(config.seed)
-        fabric, extractor = Fabric(accelerator="cpu", devices=1), classifier.Model(config)
+        fabric, extractor = Fabric(accelerator="cpu", devices=1), classifier.Model(config, 10)
         objective = classifier.Objective(extractor, config, fabric, 30)
         settings: dict[str, Any] = {"name": "extractor", "epochs": 3, "batch_size": 40, "seed": 0, "fabric": fabric}
         fit(extractor, objective, blobs, blobs, checkpoints=Checkpoints(folder, "x"), on_epoch=on_epoch, **settings)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from generative.data.sources import SHA256
+from generative.data.sources import FILES
 from generative.errors import PipelineError
 from stages.common.paths import ROOT, Pipeline
 from stages.download import SOURCE_VARIABLE
@@ -116,7 +116,7 @@ def repro(scratch: Path, *arguments: str, raw: Path | None = None) -> int:
     source = os.environ.get(SOURCE_VARIABLE)
     if source and Path(source).expanduser().exists():  # `scratch` is another working directory
         source = str(Path(source).expanduser().resolve())
-    if raw and all((raw / file).exists() for file in SHA256):
+    if raw and all((raw / file).exists() for file in FILES):
         source = str(raw.resolve())
     environment = os.environ | ({SOURCE_VARIABLE: source} if source else {})
     return subprocess.run(

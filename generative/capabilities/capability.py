@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.images import IMAGE_SHAPE
 from generative.data.splits import Split
 from generative.errors import PipelineError
 

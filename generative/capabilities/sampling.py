@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from generative.capabilities.capability import Capability, require_images
-from generative.data.fashion_mnist import NUM_CLASSES
 from generative.data.splits import Split
 
 
@@ -15,7 +14,12 @@ class DrawsSamples(Capability):
     """Images out of noise."""
 
     conditional: ClassVar[bool] = False  # samples follow the labels they are asked for
-    classes: ClassVar[tuple[int, ...]] = tuple(range(NUM_CLASSES))  # that a conditional model can be asked for
+    num_classes: int
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The labels that a conditional model can be asked for."""
+        return tuple(range(self.num_classes))
 
     @property
     def nfe(self) -> int:

@@ -1,7 +1,7 @@
-"""Fetching the four Fashion-MNIST files from the first source that has the right bytes.
+"""Fetching the four IDX files of a data set from the first source that has the right bytes.
 
 A source is one of
-- `https://...` or `http://...`: a folder with the gzipped IDX files under their official names;
+- `https://...` or `http://...`: a folder with the gzipped IDX files under the names that MNIST gave them;
 - `apt:PACKAGE`: a Debian package that contains them, fetched into a private folder without root;
 - a folder on this machine, with the files gzipped or not.
 
@@ -16,34 +16,37 @@ import shutil
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from generative.errors import PipelineError
 from generative.io.download import DownloadError, download
 from generative.io.files import write_bytes
 
-SHA256 = {
-    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
+FILES = (  # as MNIST calls them, and every data set that was made to take its place
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 Fetch = Callable[[str], bytes]
 
-_LARGEST_FILE = 60_000_000  # bytes: more than any of the four, decompressed
+_LARGEST_FILE = 500_000_000  # bytes, decompressed: 600,000 images
 
 
 class NoSourceError(PipelineError):
     """No source has a file with the right bytes."""
 
 
-def fetch_all(sources: Sequence[str], folder: Path, *, timeout: float, retries: int) -> dict[str, str]:
-    """Write the four decompressed IDX files into `folder`, each from the first source that has it right.
+def fetch_all(
+    sources: Sequence[str], wanted: Mapping[str, str], folder: Path, *, timeout: float, retries: int
+) -> dict[str, str]:
+    """Write decompressed IDX files into `folder`, each from the first source that has it right.
 
     Args:
         sources: tried in order; a source that fails is not asked again.
+        wanted: by the name of each file, the SHA-256 of its decompressed bytes.
         folder: where the files go; each appears whole or not at all.
         timeout: seconds without a byte after which an HTTP source counts as failed.
         retries: how often an HTTP download is tried again.
@@ -56,22 +59,22 @@ def fetch_all(sources: Sequence[str], folder: Path, *, timeout: float, retries: 
     """
     failures: dict[str, str] = {}
     origin: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="fashion-mnist-") as name:
+    with tempfile.TemporaryDirectory(prefix="idx-files-") as name:
         scratch = Path(name)
         for source in sources:
-            missing = [file for file in SHA256 if file not in origin]
+            missing = [file for file in wanted if file not in origin]
             if not missing:
                 break
             try:
-                fetch = _open_source(source, scratch, timeout=timeout, retries=retries)
+                fetch = _open_source(source, wanted, scratch, timeout=timeout, retries=retries)
                 for file in missing:
                     content = _decompressed(file, fetch(file))
-                    _check(file, content)
+                    _check(file, content, wanted[file])
                     write_bytes(folder / file, content)
                     origin[file] = source
             except _SourceError as error:
                 failures[source] = str(error)
-    missing = [file for file in SHA256 if file not in origin]
+    missing = [file for file in wanted if file not in origin]
     if missing:
         raise NoSourceError(_explain(missing, failures))
     return origin
@@ -102,8 +105,8 @@ class _SourceError(Exception):
     pass
 
 
-def _check(file: str, content: bytes) -> None:
-    if hashlib.sha256(content).hexdigest() == SHA256[file]:
+def _check(file: str, content: bytes, wanted: str) -> None:
+    if hashlib.sha256(content).hexdigest() == wanted:
         return
     if content.lstrip()[:1] == b"<":
         raise _SourceError(f"{file}: got a web page instead of the file")
@@ -112,17 +115,17 @@ def _check(file: str, content: bytes) -> None:
 
 def _explain(missing: list[str], failures: dict[str, str]) -> str:
     tried = "".join(f"\n  {source}: {reason}" for source, reason in failures.items()) or "\n  (no source is set)"
-    return f"Fashion-MNIST could not be fetched ({', '.join(missing)} missing). Tried:{tried}"
+    return f"the data could not be fetched ({', '.join(missing)} missing). Tried:{tried}"
 
 
-def _open_source(source: str, scratch: Path, *, timeout: float, retries: int) -> Fetch:
+def _open_source(source: str, wanted: Mapping[str, str], scratch: Path, *, timeout: float, retries: int) -> Fetch:
     """A function that returns the bytes of a file of `source`, still compressed or not."""
     if source.startswith(("http://", "https://")):
         return _http(source, scratch, timeout=timeout, retries=retries)
     if source.startswith("apt:"):
-        return _folder(_unpack_debian_package(source.removeprefix("apt:"), scratch / "apt"))
+        return _folder(_unpack_debian_package(source.removeprefix("apt:"), scratch / "apt"), wanted)
     try:
-        return _folder(Path(source).expanduser())
+        return _folder(Path(source).expanduser(), wanted)
     except (RuntimeError, ValueError, OSError) as error:  # nobody's home, a name that no folder can have
         raise _SourceError(f"no folder: {error}") from None
 
@@ -141,7 +144,7 @@ def _http(source: str, scratch: Path, *, timeout: float, retries: int) -> Fetch:
     return fetch
 
 
-def _folder(folder: Path) -> Fetch:
+def _folder(folder: Path, wanted: Mapping[str, str]) -> Fetch:
     if not folder.is_dir():
         raise _SourceError(f"no such folder: {folder.absolute()}")
 
@@ -152,7 +155,7 @@ def _folder(folder: Path) -> Fetch:
             if path.is_file() and path.name in (file, f"{file}.gz"):
                 try:
                     content = path.read_bytes()
-                    _check(file, decompressed(content))
+                    _check(file, decompressed(content), wanted[file])
                     break
                 except OSError as error:
                     raise _SourceError(f"{file}: {error.strerror}") from None

@@ -1,26 +1,31 @@
 """Images in memory: splits, batches, and the one pair of pixel conversions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from generative.data.fashion_mnist import CLASS_NAMES, IMAGE_SHAPE, NUM_CLASSES
+from generative.data.images import IMAGE_SHAPE, WHITE
 from generative.errors import FileDamagedError, PipelineError
 from generative.io.tensors import load_tensors, require, save_tensors
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (N, 1, 28, 28) and their labels int64 (N,), 0 to 9."""
+    """Images uint8 (N, 1, 28, 28) and their labels int64 (N,), from 0."""
 
     images: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, of a split that has images of all."""
+        return int(self.labels.max()) + 1
 
     def to(self, device: torch.device) -> "Split":
         """The same split on `device`."""
@@ -29,7 +34,7 @@ class Split:
 
 def to_unit(images: Tensor) -> Tensor:
     """Grey levels uint8 (...), 0 to 255, as float32 in [0, 1]."""
-    return images.float() / 255
+    return images.float() / WHITE
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -40,33 +45,35 @@ def to_uint8(x: Tensor) -> Tensor:
     """
     if not bool(torch.isfinite(x).all()):
         raise PipelineError("the images that a model made are not finite: train it again, with a lower learning_rate.")
-    return (x.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return (x.float().clamp(0, 1) * WHITE).round().to(torch.uint8)
 
 
-def stratified_split(labels: Tensor, sizes: tuple[int, ...], rng: torch.Generator) -> list[Tensor]:
+def stratified_split(
+    labels: Tensor, sizes: tuple[int, ...], classes: Sequence[str], rng: torch.Generator
+) -> list[Tensor]:
     """Disjoint index sets of the given sizes with every class equally often in each.
 
     Args:
-        labels: int64 (N,), 0 to 9.
-        sizes: images in each set, multiples of 10.
+        labels: int64 (N,), from 0.
+        sizes: images in each set, multiples of the number of classes.
+        classes: the name of each class.
         rng: chooses the members and their order.
 
     Returns:
         One int64 tensor (size,) of indices into `labels` for each size.
 
     Raises:
-        PipelineError: a size is no multiple of 10, or a class has too few images.
+        PipelineError: a size is no multiple of the number of classes, or a class has too few images.
     """
-    if any(size % NUM_CLASSES for size in sizes):
-        raise PipelineError(f"split sizes {sizes} must be multiples of {NUM_CLASSES}: every class counts alike.")
-    shares = [size // NUM_CLASSES for size in sizes]
+    if any(size % len(classes) for size in sizes):
+        raise PipelineError(f"split sizes {sizes} must be multiples of {len(classes)}: every class counts alike.")
+    shares = [size // len(classes) for size in sizes]
     chosen: list[list[Tensor]] = [[] for _ in sizes]
-    for label in range(NUM_CLASSES):
+    for label, name in enumerate(classes):
         members = (labels == label).nonzero().squeeze(1)
         if len(members) < sum(shares):
             raise PipelineError(
-                f"class {CLASS_NAMES[label]!r} has {len(members)} images, but splits of the sizes {sizes} "
-                f"need {sum(shares)}."
+                f"class {name!r} has {len(members)} images, but splits of the sizes {sizes} need {sum(shares)}."
             )
         members = members[torch.randperm(len(members), generator=rng)]
         for part, indices in zip(chosen, members[: sum(shares)].split(shares), strict=True):
@@ -74,9 +81,9 @@ def stratified_split(labels: Tensor, sizes: tuple[int, ...], rng: torch.Generato
     return [indices[torch.randperm(len(indices), generator=rng)] for indices in map(torch.cat, chosen)]
 
 
-def balanced_labels(count: int) -> Tensor:
-    """Labels int64 (count,): 0, 1, ..., 9, 0, 1, ... so that classes are equally frequent."""
-    return torch.arange(count) % NUM_CLASSES
+def balanced_labels(count: int, num_classes: int) -> Tensor:
+    """Labels int64 (count,): 0, 1, ..., 0, 1, ... so that classes are equally frequent."""
+    return torch.arange(count) % num_classes
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -108,11 +115,11 @@ def load_split(path: Path) -> Split:
 
     Raises:
         FileMissingError: there is no such file.
-        FileDamagedError: the file is malformed, or a label is not a class.
+        FileDamagedError: the file is malformed, or a label is negative.
     """
     tensors = load_tensors(path)
     images = require(tensors, "images", torch.uint8, (None, *IMAGE_SHAPE), path=path)
     labels = require(tensors, "labels", torch.int64, (len(images),), path=path)
-    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < NUM_CLASSES):
-        raise FileDamagedError(f"{path}: labels must be 0 to {NUM_CLASSES - 1}")
+    if len(labels) and int(labels.min()) < 0:
+        raise FileDamagedError(f"{path}: labels must not be negative")
     return Split(images, labels)

@@ -37,7 +37,7 @@ class Config(TrainedExtractorConfig):
 class Model(FeatureExtractor):
     """Images (B, 1, 28, 28) in [0, 1] to features (B, d); no logits."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, num_classes: int) -> None:
         super().__init__()
         width = config.channels
         inner = 2 * width * _MAP_SIDE**2

@@ -10,7 +10,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from generative.compute.portable import Linear
 from generative.config import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
-from generative.data.fashion_mnist import NUM_CLASSES
 from generative.extractor import FeatureExtractor, TrainedExtractorConfig
 from generative.training.gradient import DescentObjective
 
@@ -28,11 +27,11 @@ class Config(TrainedExtractorConfig):
 
 
 class Model(FeatureExtractor):
-    """Images (B, 1, 28, 28) in [0, 1] to features (B, 4 channels) and class logits (B, 10)."""
+    """Images (B, 1, 28, 28) in [0, 1] to features (B, 4 channels) and class logits (B, C)."""
 
     classifies = True
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, num_classes: int) -> None:
         super().__init__()
         width = config.channels
         self.layers = nn.Sequential(
@@ -45,7 +44,7 @@ class Model(FeatureExtractor):
             nn.Flatten(),
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.classify = Linear(4 * width, NUM_CLASSES)
+        self.classify = Linear(4 * width, num_classes)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

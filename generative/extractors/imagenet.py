@@ -44,7 +44,7 @@ class Model(FeatureExtractor):
 
     embed_batch = 20  # twice as fast as 250: the maps stay in the cache
 
-    def __init__(self, config: Config, network: EfficientNet | None = None) -> None:
+    def __init__(self, config: Config, num_classes: int, network: EfficientNet | None = None) -> None:
         super().__init__()
         self.side = config.image_size
         self.network = _joined(network or EfficientNet.from_name(_NAME))
@@ -122,7 +122,7 @@ def fetch(config: Config) -> Model:
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # runs no code from the file
     network = EfficientNet.from_name(_NAME)
     network.load_state_dict(state)
-    return Model(config, network)
+    return Model(config, 0, network)
 
 
 def _way_out() -> str:

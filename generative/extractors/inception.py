@@ -37,7 +37,7 @@ class Model(FeatureExtractor):
 
     embed_batch = 50
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, num_classes: int) -> None:
         super().__init__()
         self.inception = _without_weights()
 
@@ -53,7 +53,7 @@ def fetch(config: Config) -> Model:
         PipelineError: the file is missing or damaged, cannot be fetched, or holds something else.
     """
     path = _download() if config.weights == DOWNLOAD else Path(config.weights)
-    model = Model(config)
+    model = Model(config, 0)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # runs no code from the file
         model.inception.load_state_dict(state)

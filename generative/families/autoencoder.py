@@ -15,7 +15,7 @@ from generative.capabilities.encoding import EncodesImages
 from generative.capabilities.sampling import DrawsSamples
 from generative.compute.batching import in_batches
 from generative.config import PositiveInt
-from generative.data.fashion_mnist import NUM_PIXELS
+from generative.data.images import NUM_PIXELS
 from generative.data.splits import Split, to_unit
 from generative.family import FamilyConfig, GenerativeModel
 from generative.networks.coders import make_decoder, make_encoder, refine
@@ -63,8 +63,8 @@ class Config(FamilyConfig):
 class Model(GenerativeModel, DrawsSamples, EncodesImages):
     """Encoder x -> z (B, d), decoder z -> x_hat."""
 
-    def __init__(self, config: AutoencodingTraining) -> None:
-        super().__init__(config)
+    def __init__(self, config: AutoencodingTraining, num_classes: int) -> None:
+        super().__init__(config, num_classes)
         self.encoder = make_encoder(config, config.latent_dim)
         self.decoder = make_decoder(config)
 
@@ -76,6 +76,14 @@ class Model(GenerativeModel, DrawsSamples, EncodesImages):
         self.density = Mixture.fit(z, sampling.mixture_components, self.config.seed)
         tails = torch.tensor([_GRID_TAIL, 1 - _GRID_TAIL], device=z.device)
         self.grid_range = torch.quantile(z, tails, dim=0)
+
+    def fitted(self) -> dict[str, Tensor]:
+        return vars(self.density) | {"grid_range": self.grid_range}
+
+    def restore_sampling(self, sampling: Any, fitted: dict[str, Tensor]) -> None:
+        super().restore_sampling(sampling, fitted)
+        self.grid_range = fitted["grid_range"]
+        self.density = Mixture(**{key: tensor for key, tensor in fitted.items() if key != "grid_range"})
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstructions x_hat (B, 1, 28, 28) of images `x`."""
@@ -117,8 +125,8 @@ class Objective(AutoencodingObjective):
         return x_hat
 
 
-def plain_step(config: Any, device: torch.device) -> Any:
+def plain_step(config: Any, num_classes: int, device: torch.device) -> Any:
     """The update of a first tutorial for the same networks."""
     return plain_autoencoding_step(
-        Model(config), config, device, lambda model, x: F.mse_loss(model(x), x, reduction="sum")
+        Model(config, num_classes), config, device, lambda model, x: F.mse_loss(model(x), x, reduction="sum")
     )

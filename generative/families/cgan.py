@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from generative.compute.portable import Linear
 from generative.config import NonNegativeFloat
-from generative.data.fashion_mnist import NUM_CLASSES
 from generative.family import FamilyConfig
 from generative.networks.convolutional import FEATURES, Generator, discriminator_layers
 from generative.training import convolutional
@@ -67,8 +66,7 @@ class Config(FamilyConfig):
         found = [
             "Mirza, Osindero 2014, conditional generative adversarial nets, arXiv:1411.1784",
             "Miyato, Koyama 2018, cGANs with projection discriminator, ICLR",
-            "Chen et al. 2019, on self modulation for GANs, ICLR",
-            "He et al. 2015, delving deep into rectifiers, ICCV",
+            *convolutional.SOURCES,
         ]
         if self.training.loss == "least_squares":
             found.append("Mao et al. 2017, least squares GANs, ICCV")
@@ -79,18 +77,18 @@ class Config(FamilyConfig):
 
 
 class Discriminator(nn.Module):
-    """Images (B, 1, 28, 28) and labels (B,) to logits (B,) and class scores (B, 10).
+    """Images (B, 1, 28, 28) and labels (B,) to logits (B,) and class scores (B, num_classes).
 
     The logits are high where the image looks real for its label. The class scores do not see the label.
     """
 
-    def __init__(self, config: Training) -> None:
+    def __init__(self, config: Training, num_classes: int) -> None:
         super().__init__()
         self.features = discriminator_layers(config.discriminator_channels)
         self.unconditional = Linear(FEATURES, 1)
-        self.embedding = nn.Embedding(NUM_CLASSES, FEATURES)
+        self.embedding = nn.Embedding(num_classes, FEATURES)
         nn.init.normal_(self.embedding.weight, std=FEATURES**-0.5)  # as large as the unconditional weights
-        self.classify = Linear(FEATURES, NUM_CLASSES)
+        self.classify = Linear(FEATURES, num_classes)
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         h = self.features(x)
@@ -103,9 +101,9 @@ class Model(AdversarialModel):
 
     conditional = True
 
-    def __init__(self, config: Training) -> None:
-        super().__init__(config)
-        self.generator = Generator(config.latent_dim, config.channels, conditional=True)
+    def __init__(self, config: Training, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.generator = Generator(config.latent_dim, config.channels, num_classes=num_classes)
 
 
 class Objective(ConvolutionalObjective):
@@ -115,7 +113,7 @@ class Objective(ConvolutionalObjective):
         super().__init__(model, config, fabric, total_steps)
         if config.loss == "least_squares":
             self.losses = {"loss_g": "generator: squared error", "loss_d": "discriminator: squared error"}
-        self.set_up(Discriminator(config))
+        self.set_up(Discriminator(config, model.num_classes))
 
     def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         x_fake = self.generate(y, rng)
@@ -142,6 +140,7 @@ class Objective(ConvolutionalObjective):
         }
 
 
-def plain_step(config: Training, device: torch.device) -> Any:
+def plain_step(config: Training, num_classes: int, device: torch.device) -> Any:
     """The update of a first tutorial for the same networks."""
-    return plain_adversarial_step(Model(config).generator, Discriminator(config), config, device)
+    generator, discriminator = Model(config, num_classes).generator, Discriminator(config, num_classes)
+    return plain_adversarial_step(generator, discriminator, config, device)

@@ -45,15 +45,19 @@ class Config(FamilyConfig):
         )
 
     def sources(self) -> list[str]:
-        return ["Goodfellow et al. 2014, generative adversarial nets, NeurIPS", *self.training.penalty_sources()]
+        return [
+            "Goodfellow et al. 2014, generative adversarial nets, NeurIPS",
+            *convolutional.SOURCES,
+            *self.training.penalty_sources(),
+        ]
 
 
 class Model(AdversarialModel):
     """The generator; the discriminator is needed for training alone."""
 
-    def __init__(self, config: Training) -> None:
-        super().__init__(config)
-        self.generator = Generator(config.latent_dim, config.channels, conditional=False)
+    def __init__(self, config: Training, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.generator = Generator(config.latent_dim, config.channels, num_classes=0)
 
 
 class Objective(ConvolutionalObjective):
@@ -81,10 +85,10 @@ class Objective(ConvolutionalObjective):
         }
 
 
-def plain_step(config: Training, device: torch.device) -> Any:
+def plain_step(config: Training, num_classes: int, device: torch.device) -> Any:
     """The update of a first tutorial for the same networks."""
-    discriminator = Discriminator(config.discriminator_channels)
-    return plain_adversarial_step(Model(config).generator, _WithoutLabels(discriminator), config, device)
+    discriminator = _WithoutLabels(Discriminator(config.discriminator_channels))
+    return plain_adversarial_step(Model(config, num_classes).generator, discriminator, config, device)
 
 
 class _WithoutLabels(torch.nn.Module):

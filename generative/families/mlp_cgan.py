@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from generative.compute.portable import Linear
 from generative.config import Fraction, PositiveInt
-from generative.data.fashion_mnist import IMAGE_SHAPE, NUM_CLASSES, NUM_PIXELS
+from generative.data.images import IMAGE_SHAPE, NUM_PIXELS
 from generative.family import FamilyConfig, TrainingConfig
 from generative.training.adversarial import (
     AdversarialModel,
@@ -56,13 +56,13 @@ class Config(FamilyConfig):
     def describe(self) -> str:
         training = self.training
         widths = (
-            [training.latent_dim + NUM_CLASSES, *training.generator_hidden, NUM_PIXELS],
-            [NUM_PIXELS + NUM_CLASSES, *training.discriminator_hidden, 1],
+            [training.latent_dim, *training.generator_hidden, NUM_PIXELS],
+            [NUM_PIXELS, *training.discriminator_hidden, 1],
         )
         generator, discriminator = ("-".join(map(str, sizes)) for sizes in widths)
         return (
             f"fully connected generator {generator} against a discriminator {discriminator}, both fed an embedding of "
-            f"the label, updated in turn with the logistic loss ({training.describe_schedule()})."
+            f"the label too, updated in turn with the logistic loss ({training.describe_schedule()})."
         )
 
     def sources(self) -> list[str]:
@@ -72,11 +72,11 @@ class Config(FamilyConfig):
 class Generator(nn.Module):
     """Noise z (B, d) and labels (B,) to images (B, 1, 28, 28) in [0, 1]."""
 
-    def __init__(self, config: Training) -> None:
+    def __init__(self, config: Training, num_classes: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(NUM_CLASSES, NUM_CLASSES)
+        self.embedding = nn.Embedding(num_classes, num_classes)
         layers: list[nn.Module] = []
-        width = config.latent_dim + NUM_CLASSES
+        width = config.latent_dim + num_classes
         for hidden in config.generator_hidden:
             layers += [Linear(width, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(_SLOPE)]
             width = hidden
@@ -90,11 +90,11 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images (B, 1, 28, 28) and labels (B,) to logits (B,): high where the image looks real for its label."""
 
-    def __init__(self, config: Training) -> None:
+    def __init__(self, config: Training, num_classes: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(NUM_CLASSES, NUM_CLASSES)
+        self.embedding = nn.Embedding(num_classes, num_classes)
         layers: list[nn.Module] = []
-        width = NUM_PIXELS + NUM_CLASSES
+        width = NUM_PIXELS + num_classes
         for hidden in config.discriminator_hidden:
             layers += [Linear(width, hidden), nn.LeakyReLU(_SLOPE), nn.Dropout(config.dropout)]
             width = hidden
@@ -110,9 +110,9 @@ class Model(AdversarialModel):
 
     conditional = True
 
-    def __init__(self, config: Training) -> None:
-        super().__init__(config)
-        self.generator = Generator(config)
+    def __init__(self, config: Training, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.generator = Generator(config, num_classes)
 
 
 class Objective(AdversarialObjective):
@@ -120,7 +120,7 @@ class Objective(AdversarialObjective):
 
     def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
         super().__init__(model, config, fabric, total_steps)
-        self.oppose(Discriminator(config), betas=(config.adam_beta1, 0.999), decay="none")
+        self.oppose(Discriminator(config, model.num_classes), betas=(config.adam_beta1, 0.999), decay="none")
 
     def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         x_fake = self.generator(self.noise(len(x), rng), y)
@@ -143,6 +143,7 @@ class Objective(AdversarialObjective):
         }
 
 
-def plain_step(config: Training, device: torch.device) -> Any:
+def plain_step(config: Training, num_classes: int, device: torch.device) -> Any:
     """The update of a first tutorial for the same networks."""
-    return plain_adversarial_step(Model(config).generator, Discriminator(config), config, device)
+    generator, discriminator = Generator(config, num_classes), Discriminator(config, num_classes)
+    return plain_adversarial_step(generator, discriminator, config, device)

@@ -73,7 +73,7 @@ class Objective(VariationalObjective):
         self.raw_model.variance.fill_(total / train.images.numel())
 
 
-def plain_step(config: Any, device: torch.device) -> Any:
+def plain_step(config: Any, num_classes: int, device: torch.device) -> Any:
     """The update of a first tutorial for the same networks."""
 
     def loss(model: Model, x: Tensor) -> Tensor:
@@ -81,4 +81,4 @@ def plain_step(config: Any, device: torch.device) -> Any:
         divergence = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
         return F.mse_loss(x_hat, x, reduction="sum") + divergence
 
-    return plain_autoencoding_step(Model(config), config, device, loss)
+    return plain_autoencoding_step(Model(config, num_classes), config, device, loss)

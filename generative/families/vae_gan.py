@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from generative.compute.runtime import draw_noise, draw_normal, make_rng
 from generative.config import Fraction, PositiveFloat, PositiveInt
-from generative.data.fashion_mnist import NUM_PIXELS
+from generative.data.images import NUM_PIXELS
 from generative.data.splits import Split, to_unit
 from generative.networks.coders import EncoderSettings
 from generative.networks.convolutional import Discriminator, Generator
@@ -81,8 +81,7 @@ class Config(VariationalConfig):
         return [
             "Larsen et al. 2016, autoencoding beyond pixels using a learned similarity metric, ICML",
             "Goodfellow et al. 2014, generative adversarial nets, NeurIPS",
-            "Chen et al. 2019, on self modulation for GANs, ICLR",
-            "He et al. 2015, delving deep into rectifiers, ICCV",
+            *convolutional.SOURCES,
             *self.training.penalty_sources(),
         ]
 
@@ -91,7 +90,7 @@ class Model(VariationalModel):
     """As decoder it has the generator of a GAN; the discriminator is needed for training alone."""
 
     def build_decoder(self, config: Any) -> nn.Module:
-        return Generator(config.latent_dim, config.channels, conditional=False)
+        return Generator(config.latent_dim, config.channels, num_classes=0)
 
     def decode(self, z: Tensor) -> Tensor:
         x_hat: Tensor = self.decoder(z, _no_labels(z))

@@ -51,15 +51,16 @@ class Config(FamilyConfig):
         return [
             "Arjovsky et al. 2017, Wasserstein generative adversarial networks, ICML",
             "Gulrajani et al. 2017, improved training of Wasserstein GANs, NeurIPS",
+            *convolutional.SOURCES,
         ]
 
 
 class Model(AdversarialModel):
     """The generator; the critic is needed for training alone."""
 
-    def __init__(self, config: Training) -> None:
-        super().__init__(config)
-        self.generator = Generator(config.latent_dim, config.channels, conditional=False)
+    def __init__(self, config: Training, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.generator = Generator(config.latent_dim, config.channels, num_classes=0)
 
 
 class Objective(ConvolutionalObjective):

@@ -14,21 +14,21 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor
 
-from generative.data.fashion_mnist import CLASS_NAMES
 from generative.figures.latents import Plane
-from generative.figures.style import CLASS_COLOURS, REAL_COLOUR, model_colour, model_marker, new_figure, panel_grid
+from generative.figures.style import REAL_COLOUR, class_colours, model_colour, model_marker, new_figure, panel_grid
 
 _TAIL = 0.002  # share of the points left outside on each side, so that a few far ones do not shrink the rest
 _ROW = 0.26  # inches of a model in a chart with one row for each
 
 
-def latent_spaces(by_model: dict[str, tuple[Plane, Tensor]]) -> Figure:
-    """Latents of test images in a plane, one panel per model, coloured by their labels (N,)."""
+def latent_spaces(by_model: dict[str, tuple[Plane, Tensor]], classes: Sequence[str]) -> Figure:
+    """Latents of test images in a plane, one panel per model, coloured by their labels (N,), which are of `classes`."""
+    palette = class_colours(len(classes))
     rows, columns = panel_grid(len(by_model), widest=3)
     figure, axes = new_figure(4.0 * columns + 1.4, 4.2 * rows, rows, columns, used=len(by_model))
     for panel, (name, (plane, labels)) in zip(axes, by_model.items(), strict=True):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))  # no class on top
-        colours = np.array([CLASS_COLOURS[CLASS_NAMES[label]] for label in labels[order].tolist()])
+        colours = np.array([palette[label] for label in labels[order].tolist()])
         x, y = plane.points[order].T.numpy()
         panel.scatter(x, y, c=colours, s=5, alpha=0.7, linewidths=0)
         low, high = torch.quantile(plane.points, torch.tensor([_TAIL, 1 - _TAIL]), dim=0)
@@ -39,7 +39,8 @@ def latent_spaces(by_model: dict[str, tuple[Plane, Tensor]]) -> Figure:
         panel.set_xlabel(plane.axes[0])
         panel.set_ylabel(plane.axes[1])
     marks = [
-        axes[0].plot([], [], "o", color=colour, markersize=7, label=name)[0] for name, colour in CLASS_COLOURS.items()
+        axes[0].plot([], [], "o", color=colour, markersize=7, label=name)[0]
+        for name, colour in zip(classes, palette, strict=True)
     ]
     figure.legend(handles=marks, loc="outside right center", fontsize=10)
     return figure

@@ -13,12 +13,12 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from generative.data.fashion_mnist import CLASS_NAMES
+from generative.data.images import IMAGE_SHAPE, WHITE
 from generative.figures.style import INK, new_figure, panel_grid
 from generative.io.files import atomic_path
 
 _GAP = 2  # pixels between two images
-_SIDE = 28
+_SIDE = IMAGE_SHAPE[-1]
 _CELL = _SIDE + _GAP
 _BLOCK_GAP = 8  # more pixels, between blocks of rows or columns
 _MANY = 6  # models
@@ -52,7 +52,7 @@ def show_tiles(
     gaps_after_rows: Sequence[int] = (),
 ) -> None:
     """Draw what `tile` made, with words beside the rows and above the columns."""
-    axes.imshow(canvas, cmap=INK, vmin=0, vmax=255, interpolation="nearest")
+    axes.imshow(canvas, cmap=INK, vmin=0, vmax=WHITE, interpolation="nearest")
     for spine in axes.spines.values():
         spine.set_visible(False)
     tops = row_tops(len(row_labels), gaps_after_rows)
@@ -62,16 +62,17 @@ def show_tiles(
     axes.tick_params(length=0)
 
 
-def reconstructions(images: Tensor, by_model: dict[str, Tensor]) -> Figure:
+def reconstructions(images: Tensor, by_model: dict[str, Tensor], classes: Sequence[str]) -> Figure:
     """Test images of every class above their reconstructions by each model; one of each class if models are many.
 
     Args:
-        images: uint8 (E * 10, 1, 28, 28): all classes in order, E times.
+        images: uint8 (E C, 1, 28, 28): all C classes in order, E times.
         by_model: reconstructions like `images`, by model name.
+        classes: the name of each.
     """
     rows: list[Tensor] = []
     names: list[str] = []
-    per_class = len(images) // len(CLASS_NAMES)
+    per_class = len(images) // len(classes)
     examples = per_class if len(by_model) < _MANY else 1
     parts = [strip.chunk(per_class)[:examples] for strip in (images, *by_model.values())]
     for part in zip(*parts, strict=True):
@@ -79,18 +80,18 @@ def reconstructions(images: Tensor, by_model: dict[str, Tensor]) -> Figure:
         names += ["test image", *by_model]
     block = 1 + len(by_model)
     gaps = [block * (example + 1) - 1 for example in range(examples - 1)]
-    figure, (axes,) = new_figure(8.2, 0.72 * len(rows) + 0.5)
-    show_tiles(axes, tile(torch.stack(rows), gaps), names, CLASS_NAMES, gaps)
+    figure, (axes,) = new_figure(0.72 * len(classes) + 1, 0.72 * len(rows) + 0.5)
+    show_tiles(axes, tile(torch.stack(rows), gaps), names, classes, gaps)
     axes.tick_params(axis="x", labelsize=8)
     return figure
 
 
-def samples_by_class(samples: Tensor, labels: Tensor, columns: int, title: str) -> Figure:
-    """The first `columns` samples (N, 1, 28, 28) of each class that there is, one class per row."""
-    classes = labels.unique().tolist()
-    rows = torch.stack([samples[labels == label][:columns] for label in classes])
-    figure, (axes,) = new_figure(0.62 * columns + 1.2, 0.62 * len(classes) + 0.4)
-    show_tiles(axes, tile(rows), [CLASS_NAMES[label] for label in classes])
+def samples_by_class(samples: Tensor, labels: Tensor, columns: int, classes: Sequence[str], title: str) -> Figure:
+    """The first `columns` samples (N, 1, 28, 28) of each of `classes` that there is, one class per row."""
+    present = labels.unique().tolist()
+    rows = torch.stack([samples[labels == label][:columns] for label in present])
+    figure, (axes,) = new_figure(0.62 * columns + 1.2, 0.62 * len(present) + 0.4)
+    show_tiles(axes, tile(rows), [classes[label] for label in present])
     axes.set_title(title)
     return figure
 
@@ -125,7 +126,7 @@ def latent_grid(grid: Tensor, axis: Tensor, title: str) -> Figure:
     count = len(axis)
     canvas = tile(grid.unflatten(0, (count, count)))
     figure, (panel,) = new_figure(6.6, 6.8)
-    panel.imshow(canvas, cmap=INK, vmin=0, vmax=255, interpolation="nearest")
+    panel.imshow(canvas, cmap=INK, vmin=0, vmax=WHITE, interpolation="nearest")
     middles = np.arange(count) * _CELL + _SIDE / 2
     ticks = [_round_ticks(axis[:, dimension].double().numpy()) for dimension in (0, 1)]
     panel.set_xticks(np.interp(ticks[0], axis[:, 0], middles), [f"{tick:g}" for tick in ticks[0]])
@@ -191,12 +192,12 @@ def save_animation(row: Interpolation, path: Path) -> None:
     order = [*range(count), *range(count - 2, 0, -1)]
     frames = []
     for step in order:
-        frame = Image.new("L", (width, height), 255)
+        frame = Image.new("L", (width, height), WHITE)
         draw = ImageDraw.Draw(frame)
         parts = (("original", row.first), ("decoded", row.decoded[step]), ("original", row.last))
         for index, (word, image) in enumerate(parts):
             left = 10 + index * (side + 10)
-            picture = Image.fromarray(255 - image[0].numpy()).resize((side, side), Image.Resampling.NEAREST)
+            picture = Image.fromarray(WHITE - image[0].numpy()).resize((side, side), Image.Resampling.NEAREST)
             frame.paste(picture, (left, 26))
             draw.text((left + side / 2, 13), word, fill=0, font=font, anchor="mm")
         left, right, y = 10 + side + 10, 10 + 2 * side + 10, height - 12

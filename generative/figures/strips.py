@@ -7,7 +7,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.images import IMAGE_SHAPE, WHITE
 from generative.errors import FileDamagedError, FileMissingError
 from generative.io.files import atomic_path
 
@@ -18,7 +18,7 @@ def save_strip(images: Tensor, columns: int, path: Path) -> None:
     """Write `images` uint8 (R * columns, 1, 28, 28), row by row, without gaps; dark on white as in figures."""
     rows = images.unflatten(0, (-1, columns)).squeeze(2).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)  # (R 28, C 28)
     with atomic_path(path) as temporary:
-        Image.fromarray(255 - rows.numpy()).save(temporary, format="PNG", optimize=True)
+        Image.fromarray(WHITE - rows.numpy()).save(temporary, format="PNG", optimize=True)
 
 
 def load_strip(path: Path) -> Tensor:
@@ -37,5 +37,5 @@ def load_strip(path: Path) -> Tensor:
         raise FileDamagedError(f"{path} is no readable picture ({error})") from None
     if levels.ndim != 2 or levels.dtype != np.uint8 or any(not side or side % _SIDE for side in levels.shape):
         raise FileDamagedError(f"{path} does not hold grey images of {_SIDE} x {_SIDE} pixels")
-    rows = torch.from_numpy(255 - levels)
+    rows = torch.from_numpy(WHITE - levels)
     return rows.unflatten(0, (-1, _SIDE)).unflatten(2, (-1, _SIDE)).permute(0, 2, 1, 3).flatten(0, 1).unsqueeze(1)

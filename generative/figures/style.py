@@ -1,4 +1,4 @@
-"""One look for every figure: font, class names and colours, and bytes that depend on the data alone."""
+"""One look for every figure: font, colours, and bytes that depend on the data alone."""
 
 import math
 import os
@@ -9,20 +9,27 @@ os.environ["MPLBACKEND"] = "Agg"  # before the import, which refuses what a note
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from generative.data.fashion_mnist import CLASS_NAMES
 from generative.io.files import atomic_path
 
-# Ten hues that stay apart in a scatter plot; clothes of the upper body are warm, shoes are blue.
-CLASS_COLOURS = dict(
-    zip(
-        CLASS_NAMES,
-        ("#e6550d", "#31a354", "#d62728", "#e377c2", "#8c2d04", "#6baed6", "#fdae31", "#2171b5", "#756bb1", "#08306b"),
-        strict=True,
-    )
+# Ten hues that stay apart in a scatter plot; of Fashion-MNIST clothes of the upper body are warm, shoes are blue.
+_CLASS_COLOURS = (
+    "#e6550d",
+    "#31a354",
+    "#d62728",
+    "#e377c2",
+    "#8c2d04",
+    "#6baed6",
+    "#fdae31",
+    "#2171b5",
+    "#756bb1",
+    "#08306b",
 )
+_MANY_CLASSES = "turbo"  # the map that colours of more classes are taken from
 # Ten hues, each with five marks: fifty models stay apart.
 MODEL_COLOURS = (
     "#4c78a8",
@@ -84,6 +91,13 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
             pil_kwargs={"optimize": True},
         )
     plt.close(figure)
+
+
+def class_colours(count: int) -> list[str]:
+    """A colour for each of `count` classes."""
+    if count <= len(_CLASS_COLOURS):
+        return list(_CLASS_COLOURS[:count])
+    return [to_hex(colour) for colour in matplotlib.colormaps[_MANY_CLASSES](np.linspace(0, 1, count))]
 
 
 def model_colour(index: int) -> str:

@@ -5,6 +5,7 @@ fixed order, and the one metadata key is a JSON string with sorted keys.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from generative.errors import FileDamagedError, FileMissingError
 from generative.io.files import write_bytes
 
 _METADATA_KEY = "json"
+_MOST_CLASSES = 10_000
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
@@ -102,6 +104,21 @@ def load_weights(module: torch.nn.Module, tensors: dict[str, Tensor], *, path: P
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise FileDamagedError(f"{path} does not fit the network that its settings describe ({reason})") from None
+
+
+def load_network(make: Callable[[Any, int], Any], config: Any, path: Path) -> Any:
+    """A network with the weights in `path`, made from its settings and the number of classes that the metadata have.
+
+    Raises:
+        FileMissingError: there is no such file.
+        FileDamagedError: it is damaged, or holds another network.
+    """
+    num_classes = load_metadata(path).get("num_classes")
+    if not isinstance(num_classes, int) or not 0 <= num_classes <= _MOST_CLASSES:
+        raise FileDamagedError(f"{path}: its metadata do not say of how many classes the data were")
+    network = make(config, num_classes)
+    load_weights(network, load_tensors(path), path=path)
+    return network
 
 
 def _opened(path: Path) -> Any:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LinearLR
 
 from generative.compute.portable import Linear
 from generative.config import NonNegativeFloat, NonNegativeInt, PositiveInt
-from generative.data.fashion_mnist import IMAGE_SHAPE, NUM_PIXELS
+from generative.data.images import IMAGE_SHAPE, NUM_PIXELS
 from generative.family import TrainingConfig
 
 _MAP_SIDE = 7  # of the smallest feature map

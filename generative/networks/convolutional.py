@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generative.compute.portable import Linear
-from generative.data.fashion_mnist import NUM_CLASSES
 
 FEATURES = 128  # of a discriminator's last layer
 _PIXEL_CHANNELS = 16  # of the generator at 28 x 28
@@ -29,10 +28,10 @@ class Generator(nn.Module):
     Args:
         latent_dim: of the noise.
         channels: at 14 x 14; twice as many at 7 x 7.
-        conditional: whether the label is seen.
+        num_classes: of the labels that are seen; 0 if the label is not.
     """
 
-    def __init__(self, latent_dim: int, channels: int, *, conditional: bool) -> None:
+    def __init__(self, latent_dim: int, channels: int, *, num_classes: int) -> None:
         super().__init__()
         wide = 2 * channels
         self.project = Linear(latent_dim, wide * 7 * 7)
@@ -44,7 +43,7 @@ class Generator(nn.Module):
         ]
         widths = (wide, wide, channels, channels)
         self.blocks = nn.ModuleList(
-            _Block(layer(), ModulatedBatchNorm(width, latent_dim, conditional=conditional))
+            _Block(layer(), ModulatedBatchNorm(width, latent_dim, num_classes=num_classes))
             for layer, width in zip(layers, widths, strict=True)
         )
         self.to(memory_format=torch.channels_last)
@@ -85,13 +84,13 @@ class ModulatedBatchNorm(nn.Module):
     al. 2017, "Modulating Early Visual Processing by Language", NeurIPS.
     """
 
-    def __init__(self, channels: int, latent_dim: int, *, conditional: bool) -> None:
+    def __init__(self, channels: int, latent_dim: int, *, num_classes: int) -> None:
         super().__init__()
         self.normalise = nn.BatchNorm2d(channels, affine=False)
         self.of_noise = Linear(latent_dim, 2 * channels)
         nn.init.zeros_(self.of_noise.weight)
         nn.init.zeros_(self.of_noise.bias)
-        self.of_label = nn.Embedding(NUM_CLASSES, 2 * channels) if conditional else None
+        self.of_label = nn.Embedding(num_classes, 2 * channels) if num_classes else None
         if self.of_label is not None:
             nn.init.zeros_(self.of_label.weight)
 

@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 from generative.compute.batching import in_batches
 from generative.compute.portable import Linear
 from generative.compute.runtime import make_rng
-from generative.data.fashion_mnist import NUM_CLASSES
 from generative.data.splits import Split, batches, steps_per_epoch, to_unit
 from generative.scores.score import Score, mean_score
 
@@ -34,7 +33,7 @@ def classification_accuracy(train: Split, test: Split, *, seed: int) -> Score:
     rng = make_rng(seed, device)
     with torch.random.fork_rng(devices=[]):  # the weights and dropout draw from the global state
         torch.manual_seed(seed)
-        classifier = _Classifier().to(device)
+        classifier = _Classifier(test.num_classes).to(device)
         _fit(classifier, train, rng)
     classifier.eval()
     with torch.inference_mode():
@@ -43,9 +42,9 @@ def classification_accuracy(train: Split, test: Split, *, seed: int) -> Score:
 
 
 class _Classifier(nn.Sequential):
-    """Images (B, 1, 28, 28) in [0, 1] to class logits (B, 10)."""
+    """Images (B, 1, 28, 28) in [0, 1] to class logits (B, num_classes)."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__(
             nn.PixelUnshuffle(2),  # (B, 4, 14, 14)
             nn.Conv2d(4, 32, 3, padding=1),
@@ -58,7 +57,7 @@ class _Classifier(nn.Sequential):
             Linear(64 * 7 * 7, 64),
             nn.ReLU(),
             nn.Dropout(_DROPOUT),
-            Linear(64, NUM_CLASSES),
+            Linear(64, num_classes),
         )
         self.to(memory_format=torch.channels_last)
 

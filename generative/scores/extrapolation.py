@@ -7,6 +7,8 @@ images stays as it is; here both sets are divided, so that the bias of both goes
 real images. The parts are disjoint and use all images, where there they are quasi-random.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,5 +48,5 @@ def extrapolated_frechet_distance(a: Tensor, b: Tensor, *, seed: int) -> Score:
         variances.append(values.var() / count if count > 1 else torch.zeros((), dtype=torch.float64))
     centred = counts - counts.mean()
     weights = 1 / most - counts.mean() * centred / centred.square().sum()  # of the least-squares line's value at 0
-    error = (weights.square() * torch.stack(variances)).sum().sqrt()
-    return Score(float((weights * torch.stack(means)).sum()), float(error))
+    variance = float((weights.square() * torch.stack(variances)).sum())
+    return Score(float((weights * torch.stack(means)).sum()), math.sqrt(variance))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.images import IMAGE_SHAPE
 from generative.data.splits import to_unit
 
 _HALF_GREY_LEVEL = 0.5 / 255

@@ -80,7 +80,7 @@ class AdversarialObjective(GradientObjective):
         if self.average is None:
             return
         rng = make_rng(self.config.seed, train.images.device)
-        labels = balanced_labels(_STATISTICS_BATCH).to(train.images.device)
+        labels = balanced_labels(_STATISTICS_BATCH, self.raw_model.num_classes).to(train.images.device)
         size = (_STATISTICS_BATCH, self.config.latent_dim)
         noise = (draw_normal(size, rng) for _ in range(_STATISTICS_BATCHES))
         estimate_statistics(self.average.network, ((z, labels) for z in noise))

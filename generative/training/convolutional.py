@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from generative.config import Fraction, NonNegativeFloat, PositiveInt
+from generative.data.images import WHITE
 from generative.family import TrainingConfig
 from generative.training.adversarial import AdversarialObjective, r1_penalty
 
@@ -18,8 +19,10 @@ SMALL = {
     "ema_decay": 0.9,
     "learning_rate": 0.005,
 }
-
-_WHITE = 255
+SOURCES = [  # of the networks
+    "Chen et al. 2019, on self modulation for GANs, ICLR",
+    "He et al. 2015, delving deep into rectifiers, ICCV",
+]
 
 
 class ConvolutionalTraining(TrainingConfig):
@@ -89,4 +92,4 @@ def round_to_grey_levels(images: Tensor) -> Tensor:
     the straight-through estimator (Bengio, Léonard, Courville 2013, "Estimating or Propagating Gradients Through
     Stochastic Neurons", arXiv:1308.3432).
     """
-    return images + ((_WHITE * images).round() / _WHITE - images).detach()
+    return images + ((WHITE * images).round() / WHITE - images).detach()

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from generative.compute.runtime import average, gather, make_rng
-from generative.data.fashion_mnist import NUM_CLASSES
 from generative.data.splits import Split, balanced_labels, to_uint8, to_unit
 from generative.errors import PipelineError
 from generative.objective import TrainingObjective
@@ -67,9 +66,9 @@ def fit(
         checkpoints: where an interrupted training left its state, if it did.
         on_epoch: called with the history so far, after each epoch and once on resuming.
         on_preview: called at the same times with what the objective's `preview` made after each epoch, uint8
-            (100, 1, 28, 28) by class, ten images of each; not called if it makes nothing.
+            (10 C, 1, 28, 28) by class, ten images of each; not called if it makes nothing.
         sampled_epochs: after which the objective's `draw` makes 2,000 samples.
-        on_samples: called at the end with them by epoch, uint8 (2000, 1, 28, 28), labels 0, 1, ..., 9, 0, 1, ...
+        on_samples: called at the end with them by epoch, uint8 (2000, 1, 28, 28), labels 0, 1, ..., 0, 1, ...
 
     Returns:
         One row per epoch: `epoch` (from 1), the means over the epoch's batches as `train_*`, and the means
@@ -122,7 +121,7 @@ def fit(
         if on_preview is not None:
             previews += preview(model, objective, validation)
         if epoch in sampled_epochs:
-            kept |= {epoch: draw_kept(model, objective, device)}
+            kept |= {epoch: draw_kept(model, objective, train.num_classes, device)}
         random_states = _random_states(rng, fabric)
         if not fabric.is_global_zero:
             continue
@@ -160,7 +159,7 @@ def validate(model: nn.Module, objective: TrainingObjective, split: Split, fabri
 
 def preview(model: nn.Module, objective: TrainingObjective, split: Split) -> list[Tensor]:
     """What the objective's `preview` makes of ten images of each class, as uint8 on the CPU; empty if nothing."""
-    chosen = torch.cat([(split.labels == label).nonzero()[:_PREVIEWED, 0] for label in range(NUM_CLASSES)])
+    chosen = torch.cat([(split.labels == label).nonzero()[:_PREVIEWED, 0] for label in range(split.num_classes)])
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -171,8 +170,8 @@ def preview(model: nn.Module, objective: TrainingObjective, split: Split) -> lis
     return [] if images is None else [to_uint8(images).cpu()]
 
 
-def draw_kept(model: nn.Module, objective: TrainingObjective, device: torch.device) -> Tensor:
-    """2,000 samples as the model would draw them now, uint8 on the CPU.
+def draw_kept(model: nn.Module, objective: TrainingObjective, num_classes: int, device: torch.device) -> Tensor:
+    """2,000 samples as the model would draw them now, of each class equally many, uint8 on the CPU.
 
     Raises:
         PipelineError: the objective draws none.
@@ -182,7 +181,7 @@ def draw_kept(model: nn.Module, objective: TrainingObjective, device: torch.devi
     model.eval()
     parts = []
     with torch.no_grad():
-        for labels in balanced_labels(_KEPT).to(device).split(_KEPT_BATCH):
+        for labels in balanced_labels(_KEPT, num_classes).to(device).split(_KEPT_BATCH):
             images = objective.draw(labels, rng)
             if images is None:
                 raise PipelineError("sampled_epochs asks for samples during the training, but this family draws none.")

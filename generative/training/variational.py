@@ -17,7 +17,7 @@ from generative.capabilities.likelihood import Likelihood, WeighsPosteriorSample
 from generative.capabilities.sampling import DrawsSamples
 from generative.compute.batching import in_batches
 from generative.compute.runtime import average, draw_noise, draw_normal, make_rng
-from generative.data.fashion_mnist import NUM_PIXELS
+from generative.data.images import NUM_PIXELS
 from generative.data.splits import Split, to_unit
 from generative.family import FamilyConfig, GenerativeModel
 from generative.networks.coders import make_encoder, refine
@@ -56,8 +56,8 @@ class VariationalModel(GenerativeModel, DrawsSamples, EncodesImages, WeighsPoste
 
     variance: Tensor
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
+    def __init__(self, config: Any, num_classes: int) -> None:
+        super().__init__(config, num_classes)
         self.encoder = make_encoder(config, 2 * config.latent_dim)
         self.decoder = self.build_decoder(config)
         fixed = config.decoder_variance
@@ -75,6 +75,14 @@ class VariationalModel(GenerativeModel, DrawsSamples, EncodesImages, WeighsPoste
             rng = make_rng(self.config.seed, train.images.device)
             z = in_batches(lambda images: self.draw_latents(to_unit(images), rng), train.images, _LATENTS_BATCH)
             self.density = Mixture.fit(z, sampling.mixture_components, self.config.seed)
+
+    def fitted(self) -> dict[str, Tensor]:
+        return vars(self.density) if self.sampling.mixture_components else {}
+
+    def restore_sampling(self, sampling: Any, fitted: dict[str, Tensor]) -> None:
+        super().restore_sampling(sampling, fitted)
+        if sampling.mixture_components:
+            self.density = Mixture(**fitted)
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstructions x_hat from z = mu + exp(logvar / 2) * eps, with mu and logvar."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from generative.capabilities.diagnosing import Curves, Diagnostic, Strip, Table
-from generative.data.fashion_mnist import IMAGE_SHAPE
+from generative.data.images import IMAGE_SHAPE
 from generative.data.splits import to_uint8
 from generative.errors import FileDamagedError, PipelineError
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from generative.extractor import ExtractorConfig, FeatureExtractor, load_extractor_kind
-from generative.io.tensors import load_tensors, load_weights
+from generative.io.tensors import load_network
 from stages.common.params import Params
 from stages.common.paths import extractor
 
@@ -37,6 +37,5 @@ def load_extractor(params: Params, name: str, device: torch.device) -> FeatureEx
         PipelineError: its file is missing, damaged or holds another network.
     """
     config, kind = read_extractor(params, name)
-    network: FeatureExtractor = kind.Model(config)
-    load_weights(network, load_tensors(extractor(name)), path=extractor(name))
+    network: FeatureExtractor = load_network(kind.Model, config, extractor(name))
     return network.to(device).eval()

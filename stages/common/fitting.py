@@ -17,7 +17,6 @@ from torchvision.utils import make_grid
 
 from generative.compute.runtime import start
 from generative.compute.settings import ComputeConfig
-from generative.data.fashion_mnist import NUM_CLASSES
 from generative.data.splits import Split, load_split
 from generative.errors import FileMissingError
 from generative.io.files import write_bytes
@@ -44,7 +43,7 @@ class Outputs(NamedTuple):
 def train_network(
     name: str,
     config: Any,
-    make_model: Callable[[Any], nn.Module],
+    make_model: Callable[[Any, int], nn.Module],
     objective_class: type[TrainingObjective],
     *,
     compute: ComputeConfig,
@@ -54,7 +53,7 @@ def train_network(
     extras: Mapping[str, Any] | None = None,
     rehearse: Callable[[Any, Split], None] | None = None,
 ) -> None:
-    """Train one network with the settings `config` and write `outputs`.
+    """Train one network with the settings `config` and write `outputs`; it is made from them and the number of classes.
 
     Images of what it makes after each epoch go into the folder `outputs.previews`: 0.png, 1.png, ...; samples of the
     epochs that `config.sampled_epochs` names into `outputs.kept`, uint8 (2000, 1, 28, 28) by epoch.
@@ -77,7 +76,7 @@ def train_network(
         with torch.random.fork_rng():
             _rehearse(config, make_model, make_objective, train, fabric, rehearse)
         torch.manual_seed(config.seed)
-        model = make_model(config)
+        model = make_model(config, train.num_classes)
         steps = config.epochs * objective_class.steps_per_epoch(len(train), config.batch_size)
         objective = make_objective(model, config, fabric, steps)
         fit(
@@ -92,18 +91,18 @@ def train_network(
             fabric=fabric,
             checkpoints=unfinished,
             on_epoch=lambda history: write_curves(outputs.curves, history),
-            on_preview=partial(write_previews, outputs.previews) if outputs.previews else None,
+            on_preview=partial(write_previews, outputs.previews, train.num_classes) if outputs.previews else None,
             sampled_epochs=config.sampled_epochs if outputs.kept else (),
             on_samples=partial(_write_kept, outputs.kept) if outputs.kept else None,
         )
         if fabric.is_global_zero:
-            write_bytes(outputs.weights, _to_bytes(model, config, objective))
+            write_bytes(outputs.weights, _to_bytes(model, config, train.num_classes, objective))
             unfinished.clear()
 
 
 def _rehearse(
     config: Any,
-    make_model: Callable[[Any], nn.Module],
+    make_model: Callable[[Any, int], nn.Module],
     make_objective: Callable[[Any, Any, Fabric, int], TrainingObjective],
     train: Split,
     fabric: Fabric,
@@ -111,19 +110,19 @@ def _rehearse(
 ) -> None:
     """Do what comes after the last epoch, without an epoch."""
     part = Split(train.images[:_REHEARSED], train.labels[:_REHEARSED]).to(fabric.device)
-    model = make_model(config)
+    model = make_model(config, train.num_classes)
     objective = make_objective(model, config, fabric, 1)
     if getattr(config, "sampled_epochs", ()):
-        draw_kept(model, objective, fabric.device)
+        draw_kept(model, objective, train.num_classes, fabric.device)
     objective.finish(part)
-    _to_bytes(model, config, objective)
+    _to_bytes(model, config, train.num_classes, objective)
     if then is not None:
         then(model.eval(), part)
 
 
-def _to_bytes(model: nn.Module, config: Any, objective: TrainingObjective) -> bytes:
-    """The file of weights, with the settings and the words for what was minimised."""
-    words = {"config": config.model_dump(mode="json"), "losses": dict(objective.losses)}
+def _to_bytes(model: nn.Module, config: Any, num_classes: int, objective: TrainingObjective) -> bytes:
+    """The file of weights, with the settings, the number of classes and the words for what was minimised."""
+    words = {"config": config.model_dump(mode="json"), "num_classes": num_classes, "losses": dict(objective.losses)}
     return to_bytes(dict(model.state_dict()), words)
 
 
@@ -136,9 +135,9 @@ def write_curves(path: Path, history: History) -> None:
     write_table(path, pd.DataFrame(history))
 
 
-def write_previews(folder: Path, previews: list[Tensor]) -> None:
-    """Write one picture per epoch, 0.png after the first, of images uint8 (100, 1, 28, 28): one row per class."""
-    wanted = {folder / f"{number}.png": _encode(images) for number, images in enumerate(previews)}
+def write_previews(folder: Path, num_classes: int, previews: list[Tensor]) -> None:
+    """Write one picture per epoch, 0.png after the first, of images uint8 (N, 1, 28, 28) by class: a row for each."""
+    wanted = {folder / f"{number}.png": _encode(images, num_classes) for number, images in enumerate(previews)}
     for path, content in wanted.items():
         if not path.exists() or path.read_bytes() != content:
             write_bytes(path, content)
@@ -146,8 +145,8 @@ def write_previews(folder: Path, previews: list[Tensor]) -> None:
         path.unlink()
 
 
-def _encode(images: Tensor) -> bytes:
-    rows = make_grid(images, nrow=len(images) // NUM_CLASSES, padding=_PREVIEW_GAP, pad_value=0)
+def _encode(images: Tensor, num_classes: int) -> bytes:
+    rows = make_grid(images, nrow=len(images) // num_classes, padding=_PREVIEW_GAP, pad_value=0)
     buffer = io.BytesIO()
     Image.fromarray(255 - rows[0].numpy()).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from generative.capabilities.diagnosing import Diagnostic
-from generative.data.fashion_mnist import IMAGE_SHAPE, NUM_CLASSES, UNLABELLED
+from generative.data.images import IMAGE_SHAPE, UNLABELLED
+from generative.data.splits import Split
 from generative.errors import FileDamagedError
 from generative.io.tensors import load_metadata, load_tensors, require
 from stages.common.diagnostics import unpack
@@ -103,14 +104,14 @@ class Generated(NamedTuple):
     losses: dict[str, str]  # what the training minimised, with the words for an axis
 
 
-def load_generated(path: Path, test_size: int) -> Generated:
-    """What a model made; `test_size` images are in the test split.
+def load_generated(path: Path, test: Split) -> Generated:
+    """What a model made, some of it of the `test` split.
 
     Raises:
         FileMissingError: there is no such file.
         FileDamagedError: a tensor is missing, or has another type, shape or range than it must have.
     """
-    file = _File(path)
+    file, test_size = _File(path), len(test)
     every_image = (test_size, *IMAGE_SHAPE)
     encodings = grid = likelihood = posterior = translations = None
     if "latents" in file.tensors:
@@ -152,13 +153,13 @@ def load_generated(path: Path, test_size: int) -> Generated:
         )
         translations = Translations(rendered, (there, other), (back, forth), (first, second))
     return Generated(
-        _samples(file) if "samples" in file.tensors else None,
+        _samples(file, test.num_classes) if "samples" in file.tensors else None,
         encodings,
         grid,
         likelihood,
         posterior,
         translations,
-        _prompted(file, test_size) if "prompted" in file.tensors else None,
+        _prompted(file, test) if "prompted" in file.tensors else None,
         unpack(file.tensors, file.metadata.get("diagnostics", {}), path),
         file.word("losses", dict),
     )
@@ -187,12 +188,12 @@ class _File:
         return value
 
 
-def _samples(file: _File) -> Samples:
+def _samples(file: _File, num_classes: int) -> Samples:
     images = file.get("samples", torch.uint8, None, *IMAGE_SHAPE)
     labels = file.get("labels", torch.int64, len(images))
     if not bool((labels == UNLABELLED).all()):
-        labels = file.get_indices("labels", NUM_CLASSES, len(images))
-        counts = torch.bincount(labels, minlength=NUM_CLASSES)
+        labels = file.get_indices("labels", num_classes, len(images))
+        counts = torch.bincount(labels, minlength=num_classes)
         if len(counts[counts > 0].unique()) > 1:
             raise FileDamagedError(f"{file.path}: 'labels' must have equally many of each class")
     sweeps = {
@@ -202,16 +203,16 @@ def _samples(file: _File) -> Samples:
     return Samples(images, labels, int(file.word("nfe", int)), float(file.metadata["multiply_adds"]), sweeps)
 
 
-def _prompted(file: _File, test_size: int) -> Prompted:
+def _prompted(file: _File, test: Split) -> Prompted:
     images = file.get("prompted", torch.uint8, None, *IMAGE_SHAPE)
     texts, groups = file.word("prompts", list), file.word("prompt_groups", list)
     if not len(texts) == len(groups) == len(images):
         raise FileDamagedError(f"{file.path}: there must be one prompt for each image")
     return Prompted(
         images,
-        file.get_indices("prompt_labels", NUM_CLASSES, len(images)),
+        file.get_indices("prompt_labels", test.num_classes, len(images)),
         file.get("prompt_matches", torch.bool, len(images)),
-        file.get("caption_matches", torch.bool, test_size),
+        file.get("caption_matches", torch.bool, len(test)),
         texts,
         groups,
     )

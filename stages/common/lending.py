@@ -11,7 +11,7 @@ import torch
 
 from generative.extractor import FeatureExtractor
 from generative.family import FamilyConfig, ReadsExtractor
-from generative.io.tensors import load_metadata, load_tensors, load_weights, save_tensors
+from generative.io.tensors import load_metadata, load_network, load_tensors, save_tensors
 from stages.common.extractors import parse_extractor, read_extractor
 from stages.common.params import Params
 from stages.common.paths import CODE, extractor
@@ -33,12 +33,12 @@ def lend(params: Params, name: str | None, path: Path) -> None:
         return
     config, _ = read_extractor(params, name)
     code = (CODE / "extractors" / f"{config.kind}.txt").read_text(encoding="utf-8")
-    save_tensors(path, load_tensors(extractor(name)), {"settings": config.model_dump(mode="json"), "code": code})
+    words = load_metadata(extractor(name)) | {"settings": config.model_dump(mode="json"), "code": code}
+    save_tensors(path, load_tensors(extractor(name)), words)
 
 
 def borrow(path: Path, device: torch.device) -> FeatureExtractor:
     """The extractor that `lend` wrote to `path`, on `device`, without gradients for its weights."""
     config, kind = parse_extractor(load_metadata(path)["settings"], where=str(path))
-    network: FeatureExtractor = kind.Model(config)
-    load_weights(network, load_tensors(path), path=path)
+    network: FeatureExtractor = load_network(kind.Model, config, path)
     return network.to(device).eval().requires_grad_(False)

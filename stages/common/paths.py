@@ -81,6 +81,10 @@ class Pipeline:
         """Weights of a trained model."""
         return self.folder / f"models/{name}.safetensors"
 
+    def released(self, name: str) -> Path:
+        """A trained model with all that using it needs."""
+        return self.folder / f"models/released/{name}.safetensors"
+
     def curves(self, name: str) -> Path:
         """Losses of a model per epoch."""
         return self.folder / f"plots/training/{name}.tsv"

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import Tensor
 
 from generative.config import Config
-from generative.data.fashion_mnist import CLASS_NAMES
 from generative.data.splits import Split
 from generative.figures.latents import Plane
 from generative.io.files import read_json, write_json
@@ -107,9 +106,9 @@ def rounded(value: Any) -> Any:
     return round(value, _DECIMALS) if isinstance(value, float) else value
 
 
-def examples(labels: Tensor) -> Tensor:
-    """Indices (20,) of the first two test images of each class: all classes in order, then all again."""
-    members = torch.stack([(labels == label).nonzero()[:_EXAMPLES, 0] for label in range(len(CLASS_NAMES))])
+def examples(test: Split) -> Tensor:
+    """Indices (2 C,) of the first two `test` images of each class: all classes in order, then all again."""
+    members = torch.stack([(test.labels == label).nonzero()[:_EXAMPLES, 0] for label in range(test.num_classes)])
     return members.T.flatten()
 
 

@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor
 
 from generative.config import Config, Seed
-from generative.data.fashion_mnist import CLASS_NAMES, NUM_CLASSES
 from generative.data.splits import Split
 from generative.errors import PipelineError
 from generative.extractor import Embedding
@@ -45,6 +44,7 @@ class RealFeatures(NamedTuple):
     test_labels: Tensor
     test_radii: Radii
     train_features: Tensor
+    classes: list[str]  # the name of each
 
 
 class RealImages(NamedTuple):
@@ -54,7 +54,7 @@ class RealImages(NamedTuple):
     test_neighbours: Tensor
 
 
-def load_real(extractors: list[str], test: Split) -> RealImages:
+def load_real(extractors: list[str], test: Split, classes: list[str]) -> RealImages:
     """The features of real images, as each of `extractors` sees them, checked."""
     tensors, path, size = load_tensors(REAL_FEATURES), REAL_FEATURES, len(test)
     by_extractor = {}
@@ -65,7 +65,7 @@ def load_real(extractors: list[str], test: Split) -> RealImages:
         radii = Radii(
             *(require(tensors, f"{name}.radii_{key}", torch.float32, (size,), path=path) for key in Radii._fields)
         )
-        by_extractor[name] = RealFeatures(Embedding(features, logits), test.labels, radii, train)
+        by_extractor[name] = RealFeatures(Embedding(features, logits), test.labels, radii, train, classes)
     return RealImages(by_extractor, require(tensors, "test_neighbours", torch.float32, (size,), path=path))
 
 
@@ -96,7 +96,7 @@ def feature_scores(
     """
     overall = distances(features, real.test.features, real.test_radii, config)
     per_class: PerClass = {}
-    if labels is not None and enough_for_covariance(len(real.test.features) // NUM_CLASSES, features.shape[1]):
+    if labels is not None and enough_for_covariance(len(real.test.features) // len(real.classes), features.shape[1]):
         means, per_class = class_scores(features, labels, real, config)
         overall |= means
     return FeatureScores(overall, per_class)
@@ -136,7 +136,7 @@ def class_scores(
             | {"diversity": ratio_score(mean_distance(ours), mean_distance(theirs))}
         )
     means = {key: average_score([row[key] for row in rows]) for key in rows[0]}
-    names = [CLASS_NAMES[label] for label in classes]
+    names = [real.classes[label] for label in classes]
     per_class = {key: {name: row[key].value for name, row in zip(names, rows, strict=True)} for key in rows[0]}
     wanted = {"frechet_intra": "frechet_distance", "kernel_intra_x1000": "kernel_x1000", "diversity": "diversity"}
     return {key: means[source] for key, source in wanted.items()}, per_class
@@ -162,9 +162,9 @@ def leading_distances(by_extractor: dict[str, Scores]) -> Scores:
     return result
 
 
-def class_means(values: Tensor, labels: Tensor) -> dict[str, float]:
-    """Means of `values` (N,) over the images of each class that there is."""
-    return {CLASS_NAMES[label]: float(values[labels == label].double().mean()) for label in labels.unique().tolist()}
+def class_means(values: Tensor, labels: Tensor, classes: list[str]) -> dict[str, float]:
+    """Means of `values` (N,) over the images of each class that there is, by its name."""
+    return {classes[label]: float(values[labels == label].double().mean()) for label in labels.unique().tolist()}
 
 
 def write_scores(path: Path, name: str, result: Result) -> None:

@@ -28,7 +28,8 @@ def recipe(params: Params, name: str) -> str:
     training = {key: value for key, value in block.get("training", {}).items() if key != "seed"}
     values: Any = params.values
     generate = {key: value for key, value in values.get("generate", {}).items() if key in _SCORED}
-    shared = [values.get("prepare"), generate, values.get("evaluate"), params.items("extractors")]
+    data = (values.get("data") or {}).get("files")
+    shared = [data, values.get("prepare"), generate, values.get("evaluate"), params.items("extractors")]
     files = [CODE / "families" / f"{block.get('family')}.txt", CODE / "stages/train.txt", CODE / "used/extractors.txt"]
     parts = [json.dumps([block | {"training": training}, *shared], sort_keys=True, default=str)]
     parts += [path.read_text(encoding="utf-8") if path.exists() else "" for path in files]

@@ -24,6 +24,7 @@ from generative.io.files import write_text
 PACKAGES = ("generative", "stages")
 LOADERS = ("generative.plugins", "stages.__main__")  # import what a setting or the command line names
 NAMING = ("generative.family", "generative.extractor", "stages.common.models", "stages.common.extractors")  # ask those
+APART = ("generative.loading",)  # for users of the library, and for no module here
 OUTSIDE = ("stages.common.code_files", "stages.common.problems", "stages.common.source")  # can only stop a stage
 LOCK = Path("requirements.lock")
 
@@ -265,7 +266,7 @@ class _Project:
             name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
             if (isinstance(node, ast.Name) and name in _HIDING_NAMES) or _is_sys_modules(node):
                 raise SourceError(f"{where}: '{name}' can reach code that nobody can follow.")
-            if name in _LOADING_NAMES and module.name not in (*LOADERS, *NAMING):
+            if name in _LOADING_NAMES and module.name not in (*LOADERS, *NAMING, *APART):
                 raise SourceError(f"{where}: '{name}' loads a module by a name: import the module itself.")
             if name in _READING_WORDS and module.name not in LOADERS:
                 raise SourceError(f"{where}: '{name}' reads hints or docstrings, which do not count as code here.")
@@ -282,6 +283,8 @@ class _Project:
         for name in names:
             if name.split(".")[0] in _HIDING_MODULES and module.name not in LOADERS:
                 raise SourceError(f"{where}: '{name}' can load code that nobody can follow.")
+            if name.startswith(APART):
+                raise SourceError(f"{where}: '{name}' is for users of the library: it loads a module by a name.")
             if name in self._modules and self._modules[name].path.stem == "__init__":
                 raise SourceError(f"{where}: '{name}' is a package: import the module that is meant.")
 

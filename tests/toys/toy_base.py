@@ -28,9 +28,9 @@ class ToyConfig(FamilyConfig):
 class ToyModel(GenerativeModel):
     """One image per class, whose layer starts at zero."""
 
-    def __init__(self, config: Training) -> None:
-        super().__init__(config)
-        self.templates = nn.Embedding(10, 784)
+    def __init__(self, config: Training, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.templates = nn.Embedding(num_classes, 784)
         nn.init.zeros_(self.templates.weight)
 
     def forward(self, y: Tensor) -> Tensor:
