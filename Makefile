@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # tasks in the order in which they are asked for, whatever MAKEFLAGS says
-.PHONY: help setup repro demo model zoo check share seeds test portable bench verify lint format readme lock clean
+.PHONY: help setup repro demo model zoo score check share publish seeds test portable bench verify lint format readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,14 @@ demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the
 zoo: setup ## train, score and draw the further models of zoo/ (MODELS="a b" some of them), beside those of make repro
 	$(BIN)/python -m tools.jobs --pipeline=zoo $(if $(MODELS),--models="$(MODELS)") $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
 
+score: setup ## SAMPLES=path [LABELS=path] NAME=x: score your own samples under this protocol, beside the models here
+	@test -n "$(SAMPLES)" -a -n "$(NAME)" || { echo "usage: make score SAMPLES=path [LABELS=path] NAME=x: a folder of PNG files, or .npy, .npz, .safetensors" >&2; exit 2; }
+	@$(BIN)/python -m tools.score --samples="$(SAMPLES)" $(if $(LABELS),--labels="$(LABELS)") --name="$(NAME)"
+
+publish: setup ## FOLDER=path: write the results into a folder that any web server can offer, for others to pull
+	@test -n "$(FOLDER)" || { echo "usage: make publish FOLDER=path" >&2; exit 2; }
+	@$(BIN)/python -m tools.publish --folder="$(FOLDER)"
+
 share: setup ## push the results of this run to the remote (REMOTE=name), and read every object back
 	$(BIN)/python -m tools.share $(if $(REMOTE),--remote $(REMOTE))
 
@@ -39,8 +47,8 @@ check: setup ## are the results here those of the last commit, byte for byte or 
 seeds: setup ## how far the scores spread over other seeds (SEEDS="1 2"), into seeds.tsv (MODELS="a b" of both pipelines; EXTRACTORS="1 2")
 	$(BIN)/python -m tools.seeds $(if $(MODELS),--models="$(MODELS)") $(if $(SEEDS),--seeds="$(SEEDS)") $(if $(EXTRACTORS),--extractors="$(EXTRACTORS)") $(if $(HALVED),--halved)
 
-test: setup ## run the tests, a few files at a time
-	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: setup ## run the tests, a few files at a time (SLOW=1: also those that run whole pipelines several times)
+	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest $(if $(SLOW),-m "not emulated") --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 portable: setup ## does an emulated processor compute the same bytes? Needs qemu-user; half an hour or more
 	$(BIN)/python -m pytest -m emulated tests/test_portable.py
