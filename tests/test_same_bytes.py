@@ -7,12 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from stages.download import SOURCE_VARIABLE
 from tests.preloaded import preloaded
 from tests.small import ROOT
 from tests.test_pipeline import lock_of
+
+pytestmark = pytest.mark.slow
 
 
 def test_run_from_scratch_gives_the_same_hashes_also_with_stages_one_by_one(scratch: Path, raw_folder: Path) -> None:

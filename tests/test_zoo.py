@@ -13,6 +13,8 @@ from tests.test_invalidation import GATES, files_of, run
 from tools.edit_params import edited
 from tools.staleness import stale_stages
 
+pytestmark = pytest.mark.slow
+
 MODELS = list(ZOO_PARAMS["models"])
 STEPS = ("lend", "train", "generate", "evaluate", "publish")
 
