@@ -81,5 +81,5 @@ lock: ## resolve pyproject.toml into requirements.lock anew (needs uv)
 	  pyproject.toml --group dev --all-extras --output-file requirements.lock
 
 clean: ## remove everything that can be made again, but not the DVC cache
-	rm -rf .venv .demo .seeds .checkpoints .mypy_cache .pytest_cache .ruff_cache data models plots/epochs plots/training* zoo/data zoo/models zoo/plots/epochs zoo/plots/training zoo/.checkpoints
+	rm -rf .venv .demo .seeds .checkpoints build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache data models plots/epochs plots/training* zoo/data zoo/models zoo/plots/epochs zoo/plots/training zoo/.checkpoints
 	find . -name __pycache__ -prune -exec rm -rf {} +
