@@ -31,7 +31,7 @@ def decoy(tmp_path: Path) -> dict[str, str]:
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_list_is_that_of_git() -> None:
@@ -126,6 +126,19 @@ def test_copies_for_other_seeds_use_the_cache_that_is_set(tmp_path: Path) -> Non
     with Repo(str(root / ".seeds" / "1")) as copy:
         assert copy.cache.local_cache_dir == str(tmp_path / "shared")
         assert copy.config["cache"]["type"] == ["symlink", "copy"]
+
+
+def test_clone_is_the_same_bytes_whatever_git_does_to_line_endings(tmp_path: Path) -> None:
+    here, clone = tmp_path / "here", tmp_path / "clone"
+    git = ["git", "-c", "core.autocrlf=true", "-c", "user.name=Somebody", "-c", "user.email=somebody@localhost"]
+    copy_repository(ROOT, here)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "All"], ["clone", "-q", ".", str(clone)]):
+        subprocess.run([*git, *command], cwd=here, check=True)
+    shutil.rmtree(here / ".git")
+    shutil.rmtree(clone / ".git")
+    original, copied = content_of(here), content_of(clone)
+    assert [name for name in original | copied if original.get(name) != copied.get(name)] == []
+    assert [name for name, content in copied.items() if b"\0" not in content and b"\r\n" in content] == []
 
 
 def test_tasks_run_in_the_order_in_which_they_are_asked_for() -> None:
