@@ -23,7 +23,7 @@ _COMPARE = """
 import sys
 import torch
 from generative.compute.runtime import start
-from generative.compute.environment import process_environment
+from generative.data.splits import load_split, to_uint8
 from generative.io.tensors import load_tensors
 from generative.loading import load_model
 from stages.common.params import read_params

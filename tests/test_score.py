@@ -58,7 +58,7 @@ def pulled(scratch: Path, clone: Path, tmp_path_factory: pytest.TempPathFactory)
         line = next(line.strip() for line in said.splitlines() if line.startswith("  dvc remote add"))
         told = line.replace("https://ADDRESS", server.url)
         add, verify, pull = told.split(" && ")
-        for command in (add, verify, f"{pull} models/extractors data/features"):
+        for command in (add, verify, f"{pull} train_extractor embed_real"):
             subprocess.run(command.split(), cwd=clone, check=True)
         yield clone
 

@@ -1,16 +1,20 @@
 """`pip install .` installs the library: what the wheel holds, and what it asks for."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 from email.message import Message
 from email.parser import Parser
 from importlib.metadata import packages_distributions
+from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
 
+from stages.common.paths import ROOT as PIPELINE
 from tests.small import ROOT
 from tools.demo import copy_repository
 
@@ -60,3 +64,17 @@ def test_asks_for_what_the_library_imports_and_for_nothing_else(metadata: Messag
     needed = {owners[name][0].lower() for name in imported - sys.stdlib_module_names - {"generative"}}
     asked = map(Requirement, metadata.get_all("Requires-Dist", []))
     assert {each.name for each in asked if not each.marker} == {name.replace("_", "-") for name in needed}
+
+
+def test_installed_library_loads_a_model_in_another_folder(wheel: ZipFile, scratch: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    wheel.extractall(site)
+    shutil.copyfile(scratch / PIPELINE.released("vae"), tmp_path / "vae.safetensors")
+    code = "from generative import loading; model = loading.load_model('vae.safetensors'); print(loading.__file__)"
+    code += "; print(model.encode(model.sample(3, seed=0)).shape)"
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    said = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
+    where, shape = said.splitlines()
+    assert Path(where).is_relative_to(site)
+    assert shape == "torch.Size([3, 2])"
