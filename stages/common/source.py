@@ -83,7 +83,8 @@ _PLAIN_DECORATORS = {  # that read no hints
 }
 _DATA = {".json", ".toml", ".txt", ".typ", ".yaml"}  # endings of files that a module may read beside it
 _LEFT_BEHIND = re.compile(r"^\.|~$|\.(bak|orig|pyc|pyi|rej)$")  # by editors, merges and Python
-_NO_MEANING = {"ctx", "kind", "type_comment"}  # fields of a syntax tree
+_NO_MEANING = {"ctx", "is_lazy", "kind", "type_comment"}  # fields of a syntax tree
+_AS_WRITTEN: dict[str, Any] = {"optimize": 0} if sys.version_info >= (3, 13) else {}  # else `python -OO` changes trees
 
 
 class SourceError(PipelineError):
@@ -241,7 +242,7 @@ class _Project:
     def _read(self, dotted: str) -> None:
         path = Path(*dotted.split(".")).with_suffix(".py")
         try:
-            tree = ast.parse((self.root / path).read_text(encoding="utf-8"))
+            tree = ast.parse((self.root / path).read_text(encoding="utf-8"), **_AS_WRITTEN)
         except SyntaxError as error:
             raise SourceError(f"{path}, line {error.lineno}: {error.msg}.") from None
         name = dotted.removesuffix(".__init__")
