@@ -36,9 +36,9 @@ def publish(project: Path, folder: Path) -> str:
 def clone(scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What git would hand on."""
     folder = tmp_path_factory.mktemp("clone") / "clone"
-    ignored = shutil.ignore_patterns("cache", "tmp", "data", "models", "epochs", "training*", "__pycache__")
-    shutil.copytree(scratch, folder, ignore=ignored)
-    shutil.copytree(scratch / "plots/data", folder / "plots/data")
+    shutil.copytree(scratch, folder, ignore=shutil.ignore_patterns("cache", "tmp", "__pycache__"))
+    for part in ("data", "models", "plots/epochs", "plots/training", "plots/training_extractors"):
+        shutil.rmtree(folder / part)
     return folder
 
 
