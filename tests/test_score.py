@@ -17,9 +17,9 @@ from tests.servers import serving
 from tests.small import SMALL_SAMPLES
 
 
-def run_score(folder: Path, samples: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tools.score", f"--samples={samples}", f"--name={name}", *arguments]
-    environment = os.environ | {"COLUMNS": "250"}
+def run_score(folder: Path, samples: Path, name: str, width: int = 250) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools.score", f"--samples={samples}", f"--name={name}"]
+    environment = os.environ | {"COLUMNS": str(width)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -85,10 +85,13 @@ def test_samples_of_a_model_get_its_scores_in_a_clone_that_pulled_over_http(
 def test_samples_without_labels_get_no_score_of_labels(scratch: Path, cgan_samples: Path, tmp_path: Path) -> None:
     path = tmp_path / "samples.npy"
     np.save(path, np.load(cgan_samples)["images"][:150])
-    result = run_score(scratch, path, "few")
+    result = run_score(scratch, path, "few", width=80)
     assert result.returncode == 0, result.stderr
     assert "warning" in result.stderr
     assert f"scored by {SMALL_SAMPLES}" in result.stderr
+    table = [line for line in result.stdout.splitlines() if "↓" in line or "↑" in line]
+    assert table
+    assert all(len(line) <= 80 and "…" not in line for line in table)  # scores downwards, where rows are too long
     found = json.loads((scratch / "scored/few/scores.json").read_text())
     assert not {"label_accuracy", "cas"} & set(found["scores"])
     assert sum(found["per_class"]["share"].values()) == pytest.approx(1)

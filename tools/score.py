@@ -173,18 +173,41 @@ def by_class_in_turn(labels: Tensor) -> Tensor:
 
 
 def print_rows(params: Params, new: Entry) -> None:
-    """The new row among those of all models here, as the leaderboard shows them."""
+    """The new row among those of all models here, as the leaderboard shows them; beside few where there is no room."""
     entries = {name: entry for here in present_pipelines() for name, entry in read_entries(read_params(here)).items()}
     entries = {name: entry for name, entry in entries.items() if name != new.name} | {new.name: new}
     columns = [column for column in report.columns(params, entries) if column.key in new.scores]
-    table = Table(*["", *(column.heading for column in columns)], highlight=False)
     key = columns[0].key
-    order = sorted(entries, key=lambda name: (name != REAL, entries[name].scores.get(key, float("inf"))))
+    order = sorted(
+        (name for name in entries if key in entries[name].scores),
+        key=lambda name: (name != REAL, entries[name].scores[key]),
+    )
+    cells = {name: [cell.text for cell in report.table({name: entries[name]}, columns)[name]] for name in order}
+    console = Console()
+    table = Table(*["", *(column.heading for column in columns)])
     for name in order:
-        if key in entries[name].scores:
-            cells = report.table({name: entries[name]}, columns)[name]
-            table.add_row(name, *(cell.text for cell in cells), style="bold" if name == new.name else None)
-    Console().print(table)
+        table.add_row(name, *cells[name], style="bold" if name == new.name else None)
+    if _width(console, table) > console.width:  # then scores downwards, and the nearest rows that there is room for
+        place = order.index(new.name)
+        shown = [REAL, new.name]
+        for name in sorted(order, key=lambda name: abs(order.index(name) - place)):
+            wider = [other for other in order if other in (*shown, name)]
+            if _width(console, _downwards(wider, columns, cells)) <= console.width:
+                shown = wider
+        table = _downwards(shown, columns, cells)
+    console.print(table)
+
+
+def _downwards(names: list[str], columns: list[report.Column], cells: dict[str, list[str]]) -> Table:
+    table = Table(*["", *names], box=None)
+    for at, column in enumerate(columns):
+        table.add_row(column.heading, *(cells[name][at] for name in names))
+    return table
+
+
+def _width(console: Console, table: Table) -> int:
+    """Characters that a table takes where no cell is broken."""
+    return console.measure(table, options=console.options.update(width=10_000)).maximum
 
 
 def _of_usual_size(samples: SampleSet, usual: int, where: Path) -> SampleSet:
