@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from generative.data.images import IMAGE_SHAPE, WHITE
+from generative.data.splits import to_uint8
 from generative.errors import PipelineError
 
 IMAGES, LABELS = ("images", "samples", "arr_0", "x"), ("labels", "y")  # names of arrays in a file of several
@@ -102,7 +103,7 @@ def _from_floats(x: Tensor, where: str) -> Tensor:
         elif low >= -1 - _ROUNDING and high <= 1 + _ROUNDING:
             way_out = "save (x + 1) / 2"
         raise BadSamplesError(f"{where} runs from {low:.4g} to {high:.4g}, but floats must be in [0, 1]: {way_out}.")
-    return (x.clamp(0, 1) * WHITE).round().to(torch.uint8)
+    return to_uint8(x)
 
 
 def to_labels(array: np.ndarray, count: int, classes: list[str], *, where: str) -> Tensor:
