@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from generative.capabilities.encoding import EncodesImages
+from generative.capabilities.likelihood import HasLikelihood
 from generative.capabilities.sampling import DrawsSamples
 from generative.compute.runtime import make_rng
 from generative.data.images import IMAGE_SHAPE, UNLABELLED
@@ -117,6 +118,29 @@ class LoadedModel:
         self._require_encoder()
         images: Tensor = self.network.decode(latents.to(self._device))
         return images
+
+    @torch.inference_mode()
+    def log_likelihood(self, images: Tensor, seed: int = 0) -> Tensor:
+        """Log-likelihoods (N,) in nats of grey levels uint8 (N, 1, 28, 28): exact, a bound or an estimate.
+
+        `network.likelihood_kind` says which, and `network.likelihood_of` of what: of the grey levels themselves, of
+        these with uniform noise, or of binary pixels drawn from them. A thousand images at a time take little memory.
+
+        Args:
+            images: uint8.
+            seed: of the noise and the draws.
+
+        Raises:
+            PipelineError: the model has no likelihood, or the images are of another shape or type.
+        """
+        if not isinstance(self.network, HasLikelihood):
+            raise PipelineError(f"{self.name} has no likelihood.")
+        if images.dtype != torch.uint8 or images.shape[1:] != torch.Size(IMAGE_SHAPE):
+            raise PipelineError(f"images must be uint8 (N, 1, 28, 28), not {images.dtype} {tuple(images.shape)}.")
+        rng = make_rng(seed, self._device)
+        found = self.network.log_likelihood(self.network.as_modelled(images.to(self._device), rng), rng)
+        nats: Tensor = found.nats
+        return nats
 
     @property
     def _device(self) -> torch.device:

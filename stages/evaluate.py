@@ -224,13 +224,20 @@ def path_summary(seen: Tensor, ends: Tensor) -> Scores:
 
 
 def score_likelihood(result: Result, likelihood: LikelihoodOf, made: Generated, _: Context) -> None:
-    """The log-likelihood (nats per image) by its kind, and its parts; bits per dimension where it is exact."""
+    """The log-likelihood (nats per image) by its kind, its parts, and bits per dimension of dequantised images."""
     mean = mean_score(likelihood.nats.double())
     score = Score(mean.value, math.hypot(mean.error, likelihood.shared_error))
     name = "elbo" if made.posterior is not None else f"log_p_{likelihood.kind}"
-    result.scores[name if likelihood.of == "intensities" else f"{name}_binary"] = score
-    if likelihood.kind == "exact" and likelihood.of == "intensities":
-        result.scores["bits_per_dim"] = Score(_BITS - score.value / _UNIT, score.error / _UNIT)
+    suffix = "_binary" if likelihood.of == "binary" else ""
+    result.scores[name + suffix] = score
+    dequantised = likelihood.nats if likelihood.of == "dequantised" else likelihood.dequantised
+    if dequantised is not None:
+        density = mean_score(dequantised.double())
+        result.scores["bits_per_dim"] = Score(_BITS - density.value / _UNIT, density.error / _UNIT)
+    if likelihood.lower_bound is not None:
+        part = likelihood.nats[: len(likelihood.lower_bound)].double()
+        below = tightened_bound(likelihood.nats.double(), part, likelihood.lower_bound.double())
+        result.scores[f"log_p_lower{suffix}"] = below
     result.scores |= {key: mean_score(part.double()) for key, part in likelihood.parts.items()}
 
 

@@ -11,9 +11,11 @@ What is made says the table MAKERS, for each capability of the model. data/gener
   (P, 2), indices into the test split; `animation` uint8 (F, 1, 28, 28): the first interpolation between two classes, in
   finer steps; `paths` uint8 (2 K, 3, 1, 28, 28) and `path_ends` int64 (2 K, 2): the points at 1/4, 1/2 and 3/4 of many
   interpolations, the first K within a class, the others between two;
-- of one with a likelihood: `log_likelihood` float32 (10000,) of the test split, and `likelihood.PART` of its parts;
-  where importance weights tighten it, `posterior_means` float32 (10000, d) and `log_weights` float32 (M, K): weights of
-  K posterior samples for each of the first M images;
+- of one with a likelihood: `log_likelihood` float32 (10000,) of the test split, and `likelihood.PART` of its parts, of
+  what it models: grey levels, these dequantised once, or binary pixels drawn from them once; `dequantised_likelihood`
+  float32 (10000,), of the same dequantised images, of one that models grey levels; where the model bounds it from
+  below, `lower_bound` float32 (M,) of the first M images; where importance weights tighten it, `posterior_means`
+  float32 (10000, d) and `log_weights` float32 (M, K): weights of K posterior samples for each of the first M images;
 - of one that translates: `rendered`, the test split in the second domain, `translated_0` and `translated_1` from each
   domain to the other, `cycled_0` and `cycled_1` there and back, each uint8 (10000, 1, 28, 28);
 - of one that follows prompts: `prompted` uint8 (M, 1, 28, 28), `prompt_labels` int64 (M,), `prompt_matches` bool (M,),
@@ -38,7 +40,7 @@ from torch import Tensor
 
 from generative.capabilities.diagnosing import HasDiagnostics
 from generative.capabilities.encoding import EncodesImages
-from generative.capabilities.likelihood import HasLikelihood, WeighsPosteriorSamples
+from generative.capabilities.likelihood import BoundsLikelihood, HasLikelihood, WeighsPosteriorSamples, dequantise
 from generative.capabilities.prompting import FollowsPrompts
 from generative.capabilities.sampling import DrawsSamples
 from generative.capabilities.translation import TranslatesDomains
@@ -209,13 +211,27 @@ def make_encodings(network: Any, task: Task) -> Made:
 def make_likelihood(network: Any, task: Task) -> Made:
     """The log-likelihood of every test image, with its parts."""
     rng = task.rng()
-    found = [
-        network.log_likelihood(to_unit(x.to(task.device)), rng) for x in task.test.images.split(task.config.batch_size)
-    ]
+    modelled = _as_modelled(network, task)
+    found = [network.log_likelihood(x, rng) for x in modelled.split(task.config.batch_size)]
     tensors = {"log_likelihood": torch.cat([part.nats.cpu() for part in found])}
     tensors |= {f"likelihood.{key}": torch.cat([part.parts[key].cpu() for part in found]) for key in found[0].parts}
+    if network.likelihood_of == "intensities":
+        noisy = dequantise(task.test.images.to(task.device), task.rng())
+        parts = [network.log_likelihood(x, rng).nats.cpu() for x in noisy.split(task.config.batch_size)]
+        tensors["dequantised_likelihood"] = torch.cat(parts)
     words = {"kind": network.likelihood_kind, "of": network.likelihood_of, "shared_error": found[0].shared_error}
     return Made(tensors, likelihood=words)
+
+
+def make_lower_bound(network: Any, task: Task) -> Made:
+    """A bound from below for some images, of the same pixels as their likelihood."""
+    modelled = _as_modelled(network, task)[: task.config.bound_images]
+    return Made({"lower_bound": network.lower_bound(modelled, task.rng()).cpu()})
+
+
+def _as_modelled(network: HasLikelihood, task: Task) -> Tensor:
+    """The test images as the likelihood sees them: the same noise for all models."""
+    return network.as_modelled(task.test.images.to(task.device), task.rng())
 
 
 def make_weights(network: Any, task: Task) -> Made:
@@ -272,6 +288,7 @@ MAKERS: dict[Any, Callable[[Any, Task], Made]] = {  # by capability
     DrawsSamples: make_samples,
     EncodesImages: make_encodings,
     HasLikelihood: make_likelihood,
+    BoundsLikelihood: make_lower_bound,
     WeighsPosteriorSamples: make_weights,
     TranslatesDomains: make_translations,
     FollowsPrompts: make_prompted,

@@ -32,6 +32,8 @@ from stages.report import (
     columns,
     conditional,
     footnotes,
+    likelihood_words,
+    likelihoods,
     numbered_footnotes,
     read_configs,
     representation,
@@ -292,6 +294,27 @@ class TestReportWords:
         assert best_model(rows, column) is None
         rows["c"].errors["frechet_distance"] = 0.01
         assert best_model(rows, column) == "a"
+
+    def test_likelihoods_stand_in_one_table_where_there_is_more_than_a_bound(self) -> None:
+        bound = {"elbo": 300.0, "bits_per_dim": 7.4}
+        assert likelihoods(entries(real={}, vae=bound)) == []
+        rows = entries(
+            vae=bound,
+            flow={"log_p_exact": 2500.0, "bits_per_dim": 3.4},
+            rbm={"log_p_estimate_binary": -230.0, "log_p_lower_binary": -232.0},
+            cgan={},
+        )
+        found = likelihoods(rows)
+        assert [row[:2] for row in found] == [
+            ["vae", "evidence lower bound"],
+            ["flow", "exact"],
+            ["rbm", "estimate, by annealing"],
+            ["rbm", "lower bound, by reverse annealing"],
+        ]
+        assert [row[4].partition("\u00a0")[0] for row in found] == ["7.400", "3.400", "–", "–"]
+        assert [row[3].partition("\u00a0")[0] for row in found] == ["300.0", "2500.0", "-230.0", "-232.0"]
+        assert "binary pixels" in likelihood_words(rows)
+        assert "binary pixels" not in likelihood_words(entries(vae=bound, flow=rows["flow"].scores))
 
     def test_perfect_reconstruction_has_words_too(self) -> None:
         perfect = self.encoder | {"mse_x1000": 0.0}

@@ -40,6 +40,9 @@ if "latents" in made:
     latents = model.encode(load_split(TEST).images[few])
     assert torch.equal(latents, made["latents"][few])
     assert torch.equal(to_uint8(model.decode(latents)), made["reconstructions"][few])
+if "log_likelihood" in made:
+    found = model.log_likelihood(load_split(TEST).images[few], seed=params.raw("generate")["seed"])
+    assert torch.equal(found, made["log_likelihood"][few])
 """
 
 
@@ -74,6 +77,10 @@ def test_what_a_model_cannot_do_is_one_sentence(scratch: Path) -> None:
         model.sample([10])
     with pytest.raises(PipelineError, match=r"cgan has no encoder"):
         model.encode(torch.zeros(1, 1, 28, 28))
+    with pytest.raises(PipelineError, match=r"cgan has no likelihood"):
+        model.log_likelihood(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
+    with pytest.raises(PipelineError, match=r"images must be uint8 \(N, 1, 28, 28\), not torch.float32"):
+        encoder.log_likelihood(torch.zeros(1, 1, 28, 28))
     with pytest.raises(PipelineError, match=r"images must be \(N, 1, 28, 28\), not \(1, 28, 28\)"):
         encoder.encode(torch.zeros(1, 28, 28))
     with pytest.raises(PipelineError, match=r"uint8, or floats in \[0, 1\]"):

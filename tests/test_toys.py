@@ -71,8 +71,8 @@ def scores_of(folder: Path, name: str) -> dict[str, float]:
         ("toy_two_classes", {"frechet_distance", "label_accuracy"}, {"cas"}),
         ("toy_swept", {"frechet_distance", "nfe"}, {"label_accuracy"}),
         ("toy_encoder", {"mse_x1000", "pca_mse_x1000", "psnr"}, {"frechet_distance"}),
-        ("toy_likelihood", {"log_p_estimate_binary", "term"}, {"frechet_distance", "elbo"}),
-        ("toy_bound", {"elbo", "iw_bound", "active_units", "loss_kl"}, {"frechet_distance"}),
+        ("toy_likelihood", {"log_p_estimate_binary", "log_p_lower_binary", "term"}, {"bits_per_dim", "elbo"}),
+        ("toy_bound", {"elbo", "iw_bound", "active_units", "loss_kl", "bits_per_dim"}, {"frechet_distance"}),
         ("toy_translator", {"there_mse_x1000", "back_cycle_ssim", "back_accuracy"}, {"frechet_distance"}),
         ("toy_prompted", {"prompt_match_seen", "prompt_match_held_out", "prompt_match_real"}, {"frechet_distance"}),
         ("toy_diagnosed", set(), {"frechet_distance"}),
@@ -96,6 +96,11 @@ def test_perfect_code_of_all_pixels_divides_by_nothing(made: Path) -> None:
 def test_shared_error_is_part_of_the_error(made: Path) -> None:
     errors = json.loads((made / PIPELINE.metrics("errors", "toy_likelihood")).read_text())
     assert errors["log_p_estimate_binary"] >= 0.5
+
+
+def test_bound_from_below_stands_as_far_below_the_estimate_as_it_is_on_the_images_that_have_one(made: Path) -> None:
+    scores = scores_of(made, "toy_likelihood")
+    assert scores["log_p_lower_binary"] == pytest.approx(scores["log_p_estimate_binary"] - 1, abs=1e-3)
 
 
 def test_network_evaluations_are_those_that_the_model_names(made: Path) -> None:

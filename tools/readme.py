@@ -47,7 +47,20 @@ def table(here: Pipeline) -> str:
     for name, cells in report.table(entries, shown, notes).items():
         lines.append([name, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
     words = report.numbered_footnotes(notes, entries)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + (f"\n{words}\n" if words else "")
+    return _markdown(lines) + (f"\n{words}\n" if words else "") + _likelihoods(entries)
+
+
+def _likelihoods(entries: report.Entries) -> str:
+    """The table of likelihoods, and what has to be known of it; nothing where there is none."""
+    rows = report.likelihoods(entries)
+    if not rows:
+        return ""
+    head = [["", "how it is known", "of what", "log p(x), nats per image ↑", "bits per dimension ↓"]]
+    return f"\n{_markdown([*head, ['---', '---', '---', '---:', '---:'], *rows])}\n{report.likelihood_words(entries)}\n"
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

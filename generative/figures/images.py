@@ -144,9 +144,9 @@ def _round_ticks(coordinates: np.ndarray) -> list[float]:
 
 
 def strip(images: Tensor, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """Images uint8 (R, C, 1, 28, 28) in rows and columns, with a word for each row and column, or none."""
+    """Images uint8 (R, C, 1, 28, 28) in rows and columns, with words for each row and column, or none."""
     figure, (axes,) = new_figure(0.62 * images.shape[1] + 1.2, 0.62 * len(images) + 0.5)
-    show_tiles(axes, tile(images), rows, columns)
+    show_tiles(axes, tile(images), rows, [words.replace(" ", "\n") for words in columns])  # as narrow as the images
     axes.set_title(title)
     return figure
 

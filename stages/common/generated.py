@@ -59,8 +59,10 @@ class LikelihoodOf(NamedTuple):
     nats: Tensor
     parts: dict[str, Tensor]
     kind: str  # exact, bound or estimate
-    of: str  # intensities or binary
+    of: str  # intensities, dequantised or binary
     shared_error: float
+    dequantised: Tensor | None  # of one that models intensities: that of dequantised images
+    lower_bound: Tensor | None  # of the first images
 
 
 class Posterior(NamedTuple):
@@ -139,7 +141,12 @@ def load_generated(path: Path, test: Split) -> Generated:
         names = [key.removeprefix("likelihood.") for key in file.tensors if key.startswith("likelihood.")]
         parts = {key: file.get(f"likelihood.{key}", torch.float32, test_size) for key in names}
         words = file.word("likelihood", dict)
-        likelihood = LikelihoodOf(nats, parts, words["kind"], words["of"], float(words["shared_error"]))
+        noisy, below = (
+            file.get(key, torch.float32, size) if key in file.tensors else None
+            for key, size in (("dequantised_likelihood", test_size), ("lower_bound", None))
+        )
+        error = float(words["shared_error"])
+        likelihood = LikelihoodOf(nats, parts, words["kind"], words["of"], error, noisy, below)
     if "log_weights" in file.tensors:
         posterior = Posterior(
             file.get("posterior_means", torch.float32, test_size, None),

@@ -89,13 +89,17 @@ class Objective(ToyObjective):
     pass
 '''
 
-_LIKELIHOOD = """class Model(ToyModel, HasLikelihood):
+_LIKELIHOOD = """class Model(ToyModel, BoundsLikelihood):
     likelihood_kind = "estimate"
     likelihood_of = "binary"
 
     def log_likelihood(self, x, rng):
         nats = -x.flatten(1).sum(1)
         return Likelihood(nats, {"term": 2 * nats}, shared_error=0.5)
+
+    def lower_bound(self, x, rng):
+        assert set(x.unique().tolist()) <= {0.0, 1.0}
+        return -x.flatten(1).sum(1) - 1
 
 
 class Objective(ToyObjective):
@@ -201,7 +205,7 @@ _IMPORTS = {
     "Curves": "diagnosing",
     "Strip": "diagnosing",
     "Table": "diagnosing",
-    "HasLikelihood": "likelihood",
+    "BoundsLikelihood": "likelihood",
     "Likelihood": "likelihood",
     "WeighsPosteriorSamples": "likelihood",
     "TranslatesDomains": "translation",
