@@ -45,7 +45,7 @@ def test_same_seed_same_bits_other_seed_other_weights(name: str, blobs: Split, t
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("killed_after", [1, 2, 3])
 def test_killed_training_ends_in_the_same_bits(name: str, killed_after: int, blobs: Split, tmp_path: Path) -> None:
-    config = small_config(name)
+    config = small_config(name, epochs=4)
     whole, history = train(config, blobs, tmp_path / "whole")
 
     def kill(rows: History) -> None:
