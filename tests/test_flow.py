@@ -1,4 +1,4 @@
-"""Normalizing flow: Jacobians against autograd and zuko, inverses, and a density that integrates to one."""
+"""Normalizing flow: Jacobians against autograd and zuko, inverses, and bits per dimension."""
 
 import math
 from collections.abc import Iterator
