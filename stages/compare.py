@@ -5,6 +5,7 @@ shows those of the root.
 """
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from generative.figures import charts, images
 from generative.figures.strips import load_strip
@@ -19,10 +20,14 @@ from stages.common.published import (
     Entry,
     FiguresConfig,
     ReportConfig,
+    curve_chart,
     outside_extractors,
+    published_curves,
     published_latents,
     read_entries,
 )
+
+_FEW = 6  # panels that stand in two columns of the report
 
 
 def main(here: Pipeline) -> None:
@@ -36,7 +41,9 @@ def main(here: Pipeline) -> None:
     named = {name: tables[name] for name in params.block("report", ReportConfig).models if name in tables}
     figures = {
         "training": charts.training_curves(tables),
-        "training_for_report": charts.training_curves(named or tables, widest=2, scale=0.75),
+        "training_for_report": charts.training_curves(
+            named or tables, widest=2 if len(named or tables) <= _FEW else 3, scale=0.75
+        ),
         "leaderboard": charts.score_dots(distance_charts(params, entries), list(entries), widest=2),
         "scores": charts.score_dots(score_charts(params, entries), list(entries)),
     }
@@ -50,6 +57,9 @@ def main(here: Pipeline) -> None:
         figures["latent_space"] = charts.latent_spaces(
             {name: published_latents(entries[name].folder) for name in encoders}, classes
         )
+    if shares := class_shares(entries):
+        figures["class_shares"] = charts.class_shares(shares, classes)
+    figures |= shared_curves(entries)
     for title, figure in figures.items():
         save_figure(figure, here.comparison / f"{title}.png", dpi)
 
@@ -102,6 +112,23 @@ def score_charts(params: Params, entries: dict[str, Entry]) -> list[charts.Dots]
         "ssim": ("reconstruction SSIM (higher is better)", False, False),
     }
     return _charts(titles, entries)
+
+
+def class_shares(entries: dict[str, Entry]) -> dict[str, list[float]]:
+    """Which share of its samples the classifier gives each class, of every model that draws without labels."""
+    found = {name: read_json(entry.home.metrics("per_class", name)).get("share") for name, entry in entries.items()}
+    return {name: list(shares.values()) for name, shares in found.items() if shares}
+
+
+def shared_curves(entries: dict[str, Entry]) -> dict[str, Figure]:
+    """Lines of one name that several models have as diagnostics, side by side."""
+    by_model = {name: published_curves(entry.folder) for name, entry in entries.items()}
+    figures = {}
+    for title in sorted({title for curves in by_model.values() for title in curves}):
+        found = [curve_chart(curves[title], name) for name, curves in by_model.items() if title in curves]
+        if len(found) > 1:
+            figures[title] = charts.line_charts(found, same_axes=True)
+    return figures
 
 
 def _charts(titles: dict[str, tuple[str, bool, bool]], entries: dict[str, Entry]) -> list[charts.Dots]:

@@ -33,7 +33,15 @@ from stages.common.generated import (
 )
 from stages.common.params import read_params
 from stages.common.paths import TEST, TRAIN, Pipeline
-from stages.common.published import FiguresConfig, examples, publish_latents, publish_scores
+from stages.common.published import (
+    FiguresConfig,
+    curve_chart,
+    examples,
+    publish_diagnostic,
+    publish_latents,
+    publish_scores,
+    rank_correlations,
+)
 
 _SHOWN = 10  # images in a row
 _PROMPTS = 20  # shown, with their images
@@ -69,6 +77,8 @@ def main(here: Pipeline, name: str) -> None:
         if (found := getattr(made, part)) is not None:
             figures |= draw(found, made, context)
     figures |= {title: draw_diagnostic(found) for title, found in made.diagnostics.items()}
+    for title, found in made.diagnostics.items():
+        publish_diagnostic(here.plot_data(name), title, found)
     figures |= over_settings(here, name) | over_epochs(here, name, curves)
     for title, figure in figures.items():
         save_figure(figure, here.figures(name) / f"{title}.png", config.dpi)
@@ -93,7 +103,7 @@ def draw_samples(samples: Samples, _: Generated, context: Context) -> dict[str, 
     for key, by_value in samples.sweeps.items():
         rows = torch.stack([part[:_SHOWN] for part in by_value.values()])
         words = [f"{key} {value:g}" if isinstance(value, float | int) else f"{key} {value}" for value in by_value]
-        figures[f"samples_by_{key}"] = images.strip(rows, words, (), f"{name}: the same noise, other {key}")
+        figures[f"samples_by_{key}"] = images.strip(rows, words, (), f"{name}: the same seed, other {key}")
     return figures
 
 
@@ -158,9 +168,7 @@ FIGURES: dict[str, Callable[[Any, Generated, Context], dict[str, Figure]]] = {  
 def draw_diagnostic(found: Diagnostic) -> Figure:
     """A figure of the one kind that a diagnostic is of."""
     if isinstance(found, Curves):
-        lines = {name: values.tolist() for name, values in found.y.items()}
-        chart = charts.Lines(found.title, found.x_label, found.y_label, found.x.tolist(), lines, found.log_scale)
-        return charts.line_charts([chart])
+        return charts.line_charts([curve_chart(found, found.title)])
     if isinstance(found, Strip):
         return images.strip(found.images, found.rows, found.columns, found.title)
     return charts.number_table(found.title, found.numbers, found.rows, found.columns)
@@ -178,21 +186,33 @@ def over_settings(here: Pipeline, name: str) -> dict[str, Figure]:
         overlap = {key: table[f"{first}.{key}"].tolist() for key in ("precision", "recall")}
         if "label_accuracy" in table:
             overlap["label accuracy"] = table["label_accuracy"].tolist()
-        shown.append(charts.Lines("overlap with real images", str(setting), "share", table["value"].tolist(), overlap))
+        values = table["value"].tolist()
+        shown.append(charts.Lines("overlap with real images", str(setting), "share", values, overlap))
+        words = [f"{value:g}" if isinstance(value, float | int) else str(value) for value in values]
+        traded = {f"{setting}": overlap["precision"]}
+        shown.append(
+            charts.Lines(f"each point: one {setting}", "recall", "precision", overlap["recall"], traded, words=words)
+        )
         figures[f"sweep_{setting}"] = charts.line_charts(shown)
     return figures
 
 
 def over_epochs(here: Pipeline, name: str, curves: pd.DataFrame) -> dict[str, Figure]:
-    """Distances over the training, beside what was minimised."""
+    """Distances over the training, beside what was minimised, or, where there are any, estimates of a distance."""
     path = here.plot_data(name) / "epochs.tsv"
     if not path.exists():
         return {}
     table = read_table(path)
     shown = [_lines(table, "epoch", "epoch", key, word, log_scale=True) for key, word in _OVER_EPOCHS.items()]
-    columns = [column for column in map(str, curves) if column.startswith("validation_")]
-    lines = {column.removeprefix("validation_"): curves[column].tolist() for column in columns}
-    shown.append(charts.Lines("on the validation split", "epoch", "value", curves["epoch"].tolist(), lines))
+    related = rank_correlations(table, curves)
+    estimates = [column for column in related if column.endswith("_estimate")]
+    columns = estimates or [column for column in related if column.startswith("validation_")]
+    words = [f"{column.replace('_', ', ', 1)} ({related[column]:.2f})" for column in columns]
+    lines = {word: curves[column].tolist() for word, column in zip(words, columns, strict=True)}
+    title, axis = ("the critic's estimate", "estimate") if estimates else ("what is minimised", "loss")
+    x_label = "epoch\n(in brackets: rank correlation with the Fréchet distance)"
+    if lines:
+        shown.append(charts.Lines(title, x_label, axis, curves["epoch"].tolist(), lines))
     return {"over_epochs": charts.line_charts(shown)}
 
 

@@ -417,20 +417,22 @@ def unconditional(entries: Entries) -> str:
 
 
 def choose_figures(entries: Entries) -> dict[str, Path]:
-    """The figures of the page: a model with a prior over its latents is shown in detail, else the first encoder."""
+    """The figures of the page: a model with a prior over its latents is shown in detail, else the first encoder.
+
+    Samples by class are those of the model with the least Fréchet distance.
+    """
     home = next(entry.home for name, entry in entries.items() if name != REAL)
     encoders = [name for name, entry in entries.items() if "mse_x1000" in entry.scores]
     planar = [name for name in encoders if (home.figures(name) / "latent_grid.png").exists()]
     shown = next((name for name in planar if "elbo" in entries[name].scores), (planar or encoders or [""])[0])
     followers = [name for name, entry in entries.items() if name != REAL and "label_accuracy" in entry.scores]
+    nearest = min(followers, key=lambda name: entries[name].scores["frechet_distance"], default="")
     wanted = {
         "reconstructions": home.comparison / "reconstructions.png",
         "latent_space": home.comparison / "latent_space.png",
         "interpolations": home.figures(shown) / "interpolations.png",
         "latent_grid": home.figures(shown) / "latent_grid.png",
-        "samples": home.figures(followers[0]) / "samples_by_class.png"
-        if followers
-        else home.comparison / "samples.png",
+        "samples": home.figures(nearest) / "samples_by_class.png" if followers else home.comparison / "samples.png",
         "training": home.comparison / "training_for_report.png",
     }
     return {key: path for key, path in wanted.items() if path.exists()}

@@ -183,7 +183,7 @@ def test_discriminator_loss_is_least_for_right_answers() -> None:
 
 def test_generator_wants_high_logits() -> None:
     low, high = torch.tensor([-1.0]), torch.tensor([1.0])
-    losses: tuple[Loss, ...] = ("least_squares", "logistic")
+    losses: tuple[Loss, ...] = ("least_squares", "logistic", "hinge")
     for loss in losses:
         assert generator_loss(high, loss) < generator_loss(low, loss)
 

@@ -12,18 +12,29 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Annotation
 from PIL import Image
 
+from generative.capabilities.diagnosing import Curves, Table
 from generative.data.splits import Split
 from generative.errors import PipelineError
 from generative.figures import charts, images
 from generative.figures.latents import Plane
 from generative.figures.strips import load_strip, save_strip
 from generative.figures.style import class_colours, model_colour, model_marker, panel_grid, save_figure
+from generative.io.files import read_json, write_json
 from stages.common.params import Params, read_params
 from stages.common.paths import ROOT as PIPELINE
-from stages.common.published import Entry
-from stages.compare import distance_charts, long_table
+from stages.common.paths import Pipeline
+from stages.common.published import (
+    Entry,
+    curve_chart,
+    publish_diagnostic,
+    published_curves,
+    published_table,
+    rank_correlations,
+)
+from stages.compare import distance_charts, long_table, shared_curves
 from stages.report import (
     Column,
     Footnote,
@@ -333,3 +344,76 @@ class TestReportWords:
     def test_higher_is_better_where_the_arrow_says_so(self) -> None:
         rows = entries(real={"ssim": 1.0}, a={"ssim": 0.8}, b={"ssim": 0.7})
         assert best_model(rows, Column("ssim", "SSIM ↑", 3)) == "a"
+
+
+def test_class_shares_say_where_a_class_is_missing(tmp_path: Path) -> None:
+    shares = {"even": 4 * [0.25], "lost": [0.0, 0.5, 0.25, 0.25]}
+    figure = charts.class_shares(shares, ["a", "b", "c", "d"])
+    panel = figure.axes[0]
+    assert [text.get_text() for text in panel.texts] == 4 * ["25.0"] + ["0.0", "50.0", "25.0", "25.0"]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["even", "lost"]
+    light = [text.get_text() for text in panel.texts if text.get_color() == "white"]
+    assert light == ["0.0", "50.0"]
+    save_figure(figure, tmp_path / "shares.png", 60)
+
+
+def test_points_have_their_words_and_panels_one_scale() -> None:
+    traded = charts.Lines("t", "recall", "precision", [0.1, 0.9], {"s": [0.8, 0.2]}, words=["0.5", "2"])
+    panel = charts.line_charts([traded]).axes[0]
+    found = {note.get_text(): tuple(note.xy) for note in panel.texts if isinstance(note, Annotation)}
+    assert found == {"0.5": (0.1, 0.8), "2": (0.9, 0.2)}
+    pair = [charts.Lines(str(top), "x", "y", [0.0, 1.0], {"a": [0.0, top], "b": [0.0, 1.0]}) for top in (1.0, 7.0)]
+    first, second = charts.line_charts(pair, same_axes=True).axes
+    assert first.get_ylim() == second.get_ylim()
+    peaks = [
+        charts.Lines("p", "x", "y", list(range(100)), {"a": [float(x in range(top, top + 3)) for x in range(100)]})
+        for top in (40, 50)
+    ]
+    ends = [panel.get_xlim() for panel in charts.line_charts(peaks, same_axes=True).axes]
+    assert ends[0] == ends[1] == pytest.approx((39.7, 52.3))  # 40 to 52, and a margin of each panel's own stretch
+    assert first.get_legend() is not None
+    assert second.get_legend() is None
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    """By 1 - 6 sum d^2 / (n (n^2 - 1)), d the differences of ranks."""
+    distances = pd.DataFrame({"epoch": [1, 2, 3, 4], "first.frechet_distance": [9.0, 5.0, 2.0, 1.0]})
+    curves = pd.DataFrame(
+        {"epoch": [1, 2, 3, 4], "train_falls": [8.0, 1.0, 0.5, 0.1], "validation_swaps": [8.0, 0.5, 1.0, 0.1]}
+    )
+    found = rank_correlations(distances, curves)
+    assert found == pytest.approx({"train_falls": 1.0, "validation_swaps": 1 - 6 * 2 / (4 * 15)})
+
+
+def test_curves_are_read_back_and_tables_are_kept(tmp_path: Path) -> None:
+    write_json(tmp_path / "losses.json", {"loss": "nats"})  # what else lies there
+    curves = Curves("steep", "norm", "density", torch.tensor([0.0, 1.0]), {"here": torch.tensor([0.25, 0.5])})
+    publish_diagnostic(tmp_path, "losses", curves)
+    assert read_json(tmp_path / "losses.json") == {"loss": "nats"}
+    back = published_curves(tmp_path)
+    assert set(back) == {"losses"}
+    assert curve_chart(back["losses"], "model") == curve_chart(curves, "model")
+    assert published_table(tmp_path, "shares") is None
+    publish_diagnostic(tmp_path, "shares", Table("shares", torch.tensor([[0.5, 1.25]]), ["row"], ["a", "b"]))
+    kept = published_table(tmp_path, "shares")
+    assert kept is not None
+    assert kept.to_dict("list") == {"shares": ["row"], "a": [0.5], "b": [1.25]}
+    assert set(published_curves(tmp_path)) == {"losses"}
+
+
+def test_what_several_models_have_stands_side_by_side(tmp_path: Path) -> None:
+    class Folder(Pipeline):
+        def plot_data(self, name: str) -> Path:
+            return tmp_path / name
+
+    def curves(title: str) -> Curves:
+        return Curves(title, "x", "y", torch.tensor([0.0, 1.0]), {"a": torch.tensor([0.0, 1.0])})
+
+    for name, titles in {"one": ["both", "alone"], "two": ["both"], "none": []}.items():
+        write_json(tmp_path / name / "losses.json", {})
+        for title in titles:
+            publish_diagnostic(tmp_path / name, title, curves(title))
+    entries = {name: Entry(name, Folder(Path()), {}, {}) for name in ("one", "two", "none")}
+    found = shared_curves(entries)
+    assert set(found) == {"both"}
+    assert [panel.get_title() for panel in found["both"].axes] == ["one", "two"]

@@ -63,7 +63,7 @@ def test_committed_params_pass(tmp_path: Path) -> None:
     ("change", "words"),
     [
         (
-            lambda params: params["models"]["cgan"]["training"].update(loss="hinge"),
+            lambda params: params["models"]["cgan"]["training"].update(loss="cosine"),
             ["models.cgan.training.loss", "least_squares"],
         ),
         (lambda params: params["models"]["vae"].update(latentdim=3), ["unknown key 'models.vae.latentdim'"]),

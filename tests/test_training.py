@@ -128,7 +128,7 @@ def test_two_processes_give_the_loss_curve_of_one(name: str, tmp_path: Path) -> 
         assert other == pytest.approx(row, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["cgan", "mlp_cgan", "vae_gan"])
+@pytest.mark.parametrize("name", ["biggan", "cgan", "mlp_cgan", "vae_gan", "wgan"])
 def test_adversarial_families_train_in_two_processes(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.several_devices", name, "2", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=120)

@@ -54,9 +54,19 @@ def test_tables_show_the_models_of_both(zoo: Path) -> None:
 
 
 def test_kept_samples_are_scored(zoo: Path) -> None:
-    lines = (zoo / ZOO.plot_data("wgan_gp") / "epochs.tsv").read_text().splitlines()
-    assert len(lines) == 2
-    assert (zoo / ZOO.figures("wgan_gp") / "over_epochs.png").exists()
+    for name in ("gan", "wgan_gp"):
+        lines = (zoo / ZOO.plot_data(name) / "epochs.tsv").read_text().splitlines()
+        assert len(lines) == 2
+        assert (zoo / ZOO.figures(name) / "over_epochs.png").exists()
+
+
+def test_figures_put_models_side_by_side(zoo: Path) -> None:
+    for name in ("class_shares", "gradient_norms"):
+        assert (zoo / ZOO.comparison / f"{name}.png").exists()
+    for name in ("wgan", "wgan_gp", "wgan_ct"):
+        for diagnostic in ("gradient_norms", "gradient_shares"):
+            assert (zoo / ZOO.plot_data(name) / "diagnostics" / f"{diagnostic}.tsv").exists()
+    assert (zoo / ZOO.figures("biggan") / "sweep_truncation.png").exists()
 
 
 def test_a_part_is_made_beside_the_others(zoo: Path) -> None:

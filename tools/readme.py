@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 
 from generative.io.files import write_text
+from generative.io.tables import read_table
 from stages import report
 from stages.common.params import read_params
 from stages.common.paths import ROOT, ZOO, Pipeline
-from stages.common.published import read_entries
+from stages.common.published import Entry, published_table, rank_correlations, read_entries
 from tools.entry import run_tool
 
 READMES = {Path("README.md"): ROOT, Path("zoo/README.md"): ZOO}
@@ -47,7 +48,7 @@ def table(here: Pipeline) -> str:
     for name, cells in report.table(entries, shown, notes).items():
         lines.append([name, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
     words = report.numbered_footnotes(notes, entries)
-    return _markdown(lines) + (f"\n{words}\n" if words else "") + _likelihoods(entries)
+    return _markdown(lines) + (f"\n{words}\n" if words else "") + _likelihoods(entries) + _critics(entries)
 
 
 def _likelihoods(entries: report.Entries) -> str:
@@ -57,6 +58,29 @@ def _likelihoods(entries: report.Entries) -> str:
         return ""
     head = [["", "how it is known", "of what", "log p(x), nats per image ↑", "bits per dimension ↓"]]
     return f"\n{_markdown([*head, ['---', '---', '---', '---:', '---:'], *rows])}\n{report.likelihood_words(entries)}\n"
+
+
+def _critics(entries: report.Entries) -> str:
+    """What critics estimate, and how steep they are; nothing where no model keeps one."""
+    lines, head = [], []
+    for name, entry in entries.items():
+        shares = published_table(entry.folder, "gradient_shares")
+        if shares is None:
+            continue
+        cells = []
+        for mean, above in zip(shares["mean"], shares["share above 1"], strict=True):
+            cells += [f"{mean:.3g}", f"{100 * above:.1f}%"]
+        lines.append([name, _estimate_correlation(entry), *cells])
+        places = [column for place in shares.iloc[:, 0] for column in (f"gradient's norm {place}", "above 1")]
+        head = ["", "rank correlation of the critic's estimate with the Fréchet distance over the epochs", *places]
+    return f"\n{_markdown([head, ['---', *['---:'] * (len(head) - 1)], *lines])}" if lines else ""
+
+
+def _estimate_correlation(entry: Entry) -> str:
+    if not (entry.folder / "epochs.tsv").exists():
+        return "–"
+    related = rank_correlations(read_table(entry.folder / "epochs.tsv"), read_table(entry.folder / "curves.tsv"))
+    return f"{related['train_critic_estimate']:.2f}"
 
 
 def _markdown(lines: list[list[str]]) -> str:

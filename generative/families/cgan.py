@@ -1,15 +1,15 @@
 """Conditional GAN: generator and discriminator both see the class.
 
-Goodfellow et al. 2014, "Generative Adversarial Nets", NeurIPS; Mirza, Osindero 2014, "Conditional
-Generative Adversarial Nets", arXiv:1411.1784. Losses: least squares (Mao et al. 2017, "Least Squares
-Generative Adversarial Networks", ICCV, equation 9) or non-saturating logistic (Goodfellow et al. 2014,
-section 3). The discriminator reads the label by projection (Miyato, Koyama 2018, "cGANs with Projection
-Discriminator", ICLR). The gradient penalty on real images is R1 (Mescheder, Geiger, Nowozin 2018, "Which
-Training Methods for GANs do actually Converge?", ICML, equation 9), applied every few steps (Karras et
-al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", CVPR, section 3.1). A classifier beside the
-discriminator, trained on real images, draws samples towards their class (Odena, Olah, Shlens 2017, "Conditional
-Image Synthesis with Auxiliary Classifier GANs", ICML; there it learns from generated images too). Samples come
-from an exponential moving average of the generator's weights.
+Goodfellow et al. 2014, "Generative Adversarial Nets", NeurIPS; Mirza, Osindero 2014, "Conditional Generative
+Adversarial Nets", arXiv:1411.1784. Losses: least squares (Mao et al. 2017, "Least Squares Generative Adversarial
+Networks", ICCV, equation 9), non-saturating logistic (Goodfellow et al. 2014, section 3) or hinge (Lim, Ye 2017,
+"Geometric GAN", arXiv:1705.02894). The discriminator reads the label by projection (Miyato, Koyama 2018, "cGANs with
+Projection Discriminator", ICLR). The gradient penalty on real images is R1 (Mescheder, Geiger, Nowozin 2018, "Which
+Training Methods for GANs do actually Converge?", ICML, equation 9), applied every few steps (Karras et al. 2020,
+"Analyzing and Improving the Image Quality of StyleGAN", CVPR, section 3.1). A classifier beside the discriminator,
+trained on real images, draws samples towards their class (Odena, Olah, Shlens 2017, "Conditional Image Synthesis with
+Auxiliary Classifier GANs", ICML; there it learns from generated images too). Samples come from an exponential moving
+average of the generator's weights.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from generative.family import FamilyConfig
 from generative.networks.convolutional import FEATURES, Generator, discriminator_layers
 from generative.training import convolutional
 from generative.training.adversarial import (
+    LOSS_NAMES,
+    LOSS_SOURCES,
     AdversarialModel,
     Loss,
     discriminator_loss,
@@ -52,14 +54,13 @@ class Config(FamilyConfig):
 
     def describe(self) -> str:
         training = self.training
-        names = {"least_squares": "least-squares", "logistic": "non-saturating logistic"}
         extras = training.describe_penalty()
         if training.class_weight:
             extras += f", an auxiliary classifier of weight {training.class_weight:g}"
         return (
             f"convolutional generator (noise of {training.latent_dim} dimensions and the label) against a projection "
             f"discriminator that sees the label and enlarged detail too, updated in turn with the "
-            f"{names[training.loss]} loss{extras} ({training.describe_schedule()}).{training.describe_average()}"
+            f"{LOSS_NAMES[training.loss]} loss{extras} ({training.describe_schedule()}).{training.describe_average()}"
         )
 
     def sources(self) -> list[str]:
@@ -68,9 +69,7 @@ class Config(FamilyConfig):
             "Miyato, Koyama 2018, cGANs with projection discriminator, ICLR",
             *convolutional.SOURCES,
         ]
-        if self.training.loss == "least_squares":
-            found.append("Mao et al. 2017, least squares GANs, ICCV")
-        found += self.training.penalty_sources()
+        found += LOSS_SOURCES[self.training.loss] + self.training.penalty_sources()
         if self.training.class_weight:
             found.append("Odena et al. 2017, auxiliary classifier GANs, ICML")
         return found
@@ -111,8 +110,8 @@ class Objective(ConvolutionalObjective):
 
     def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
         super().__init__(model, config, fabric, total_steps)
-        if config.loss == "least_squares":
-            self.losses = {"loss_g": "generator: squared error", "loss_d": "discriminator: squared error"}
+        unit = {"least_squares": "squared error", "logistic": "logistic loss, nats", "hinge": "hinge loss"}[config.loss]
+        self.losses = {"loss_g": f"generator: {unit}", "loss_d": f"discriminator: {unit}"}
         self.set_up(Discriminator(config, model.num_classes))
 
     def update(self, x: Tensor, y: Tensor, rng: torch.Generator) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ from generative.figures.latents import Plane
 from generative.figures.style import REAL_COLOUR, class_colours, model_colour, model_marker, new_figure, panel_grid
 
 _TAIL = 0.002  # share of the points left outside on each side, so that a few far ones do not shrink the rest
+_FAR = 0.7  # from an even share, as a part of it, where letters have to be light
+_EMPTY = 0.01  # of the top of a chart: a line below it counts as 0
 _ROW = 0.26  # inches of a model in a chart with one row for each
 
 
@@ -174,7 +176,7 @@ def short(value: float) -> str:
 
 
 class Lines(NamedTuple):
-    """A chart of lines: `y` by name, each over `x`."""
+    """A chart of lines: `y` by name, each over `x`; `words`, if any, stand beside the points of the first."""
 
     title: str
     x_label: str
@@ -182,16 +184,19 @@ class Lines(NamedTuple):
     x: Sequence[float]
     y: Mapping[str, Sequence[float]]
     log_scale: bool = False
+    words: Sequence[str] = ()
 
 
-def line_charts(charts: Sequence[Lines]) -> Figure:
-    """The charts side by side."""
+def line_charts(charts: Sequence[Lines], *, same_axes: bool = False) -> Figure:
+    """The charts side by side; with `same_axes` over one stretch: that in which some line is not flat at 0."""
     rows, columns = panel_grid(len(charts), widest=3)
     figure, axes = new_figure(4.2 * columns, 3.1 * rows, rows, columns, used=len(charts))
     for panel, chart in zip(axes, charts, strict=True):
         mark = "" if len(chart.x) > 30 else "o"
         for index, (name, values) in enumerate(chart.y.items()):
             panel.plot(chart.x, values, marker=mark, markersize=4, color=model_colour(index), label=name)
+        for word, x, y in zip(chart.words, chart.x, next(iter(chart.y.values())), strict=False):
+            panel.annotate(word, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
         known = [value for values in chart.y.values() for value in values]
         if chart.log_scale and min(known) > 0:
             panel.set_yscale("log")
@@ -200,8 +205,52 @@ def line_charts(charts: Sequence[Lines]) -> Figure:
         panel.set_title(chart.title)
         panel.set_xlabel(chart.x_label)
         panel.set_ylabel(chart.y_label)
-        if len(chart.y) > 1:
+        if len(chart.y) > 1 and not (same_axes and panel is not axes[0]):
             panel.legend(fontsize=8)
+    if same_axes:
+        _cut_empty_ends(axes, charts)
+        for side in ("x", "y"):
+            ranges = [getattr(panel, f"get_{side}lim")() for panel in axes]
+            low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+            for panel in axes:
+                getattr(panel, f"set_{side}lim")(low, high)
+    return figure
+
+
+def _cut_empty_ends(axes: Sequence[Axes], charts: Sequence[Lines]) -> None:
+    """Narrow every panel to where a line rises above a hundredth of its top, if all lie above 0."""
+    for panel, chart in zip(axes, charts, strict=True):
+        values = np.array(list(chart.y.values()))
+        high = (values > _EMPTY * values.max()).any(axis=0)
+        if values.min() >= 0 and high.any():
+            x = np.array(chart.x)[high]
+            margin = 0.15 * (x.max() - x.min()) or 0.5
+            panel.set_xlim(x.min() - margin, x.max() + margin)
+
+
+def class_shares(shares: Mapping[str, Sequence[float]], classes: Sequence[str]) -> Figure:
+    """The share of each class among the samples of each model, as a table; blue where too few, red where too many.
+
+    Args:
+        shares: by model, in [0, 1], one for each class.
+        classes: their names, all equally frequent in the data.
+    """
+    even = 100 / len(classes)
+    percent = 100 * np.array(list(shares.values()))
+    figure, (panel,) = new_figure(0.75 * len(classes) + 2.2, 0.36 * len(shares) + 1.4)
+    drawn = panel.imshow(percent, cmap="RdBu_r", vmin=0, vmax=2 * even, aspect="auto")
+    for row, values in enumerate(percent):
+        for column, value in enumerate(values):
+            far = abs(value - even) > _FAR * even
+            panel.text(
+                column, row, f"{value:.1f}", ha="center", va="center", color="white" if far else "black", fontsize=9
+            )
+    panel.set_xticks(range(len(classes)), [fill(name, 12) for name in classes], rotation=35, ha="right", fontsize=9)
+    panel.set_yticks(range(len(shares)), list(shares))
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    panel.set_title(f"share of each class among samples drawn without labels, % (data: {even:g})")
+    figure.colorbar(drawn, ax=panel, label="%", shrink=0.9)
     return figure
 
 

@@ -39,7 +39,7 @@ class Generator(nn.Module):
             lambda: nn.Conv2d(wide, wide, 3, padding=1),
             lambda: nn.Sequential(nn.Conv2d(wide, 4 * channels, 3, padding=1), nn.PixelShuffle(2)),
             lambda: nn.Conv2d(channels, channels, 3, padding=1),  # at 14 x 14
-            lambda: _to_pixels(channels),
+            lambda: to_pixels(channels),
         ]
         widths = (wide, wide, channels, channels)
         self.blocks = nn.ModuleList(
@@ -52,10 +52,10 @@ class Generator(nn.Module):
         h = self.project(z).view(len(z), -1, 7, 7).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h, z, y)
-        return ((1 + 2 * _BEYOND) * torch.sigmoid(h) - _BEYOND).clamp(0, 1).contiguous()
+        return intensities(h)
 
 
-def _to_pixels(channels: int) -> nn.Sequential:
+def to_pixels(channels: int) -> nn.Sequential:
     """Maps (B, C, 14, 14) to (B, 1, 28, 28); the last convolution smooths the seams of the shuffle."""
     return nn.Sequential(
         nn.Conv2d(channels, 4 * _PIXEL_CHANNELS, 3, padding=1),
@@ -63,6 +63,11 @@ def _to_pixels(channels: int) -> nn.Sequential:
         nn.LeakyReLU(_SLOPE),
         nn.Conv2d(_PIXEL_CHANNELS, 1, 3, padding=1),
     )
+
+
+def intensities(h: Tensor) -> Tensor:
+    """Real numbers as intensities in [0, 1], of which black and white are reached."""
+    return ((1 + 2 * _BEYOND) * torch.sigmoid(h) - _BEYOND).clamp(0, 1).contiguous()
 
 
 class _Block(nn.Module):
@@ -102,6 +107,24 @@ class ModulatedBatchNorm(nn.Module):
         return torch.addcmul(shift, self.normalise(h), 1 + scale)
 
 
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalisation of (B, C, H, W) whose scale and shift are linear in conditions (B, D); at first plain.
+
+    Brock, Donahue, Simonyan 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", ICLR, appendix
+    B: conditions are an embedding of the class, shared by all normalisations, and a part of the noise.
+    """
+
+    def __init__(self, channels: int, conditions: int) -> None:
+        super().__init__()
+        self.normalise = nn.BatchNorm2d(channels, affine=False)
+        self.modulate = Linear(conditions, 2 * channels, bias=False)
+        nn.init.zeros_(self.modulate.weight)
+
+    def forward(self, h: Tensor, conditions: Tensor) -> Tensor:
+        scale, shift = self.modulate(conditions)[:, :, None, None].chunk(2, dim=1)  # (B, C, 1, 1)
+        return torch.addcmul(shift, self.normalise(h), 1 + scale)
+
+
 class DetailView(nn.Module):
     """Images (B, 1, 28, 28) in [0, 1] to two maps (B, 2, 28, 28) in [-1, 1]: grey levels, and enlarged fine detail.
 
@@ -122,8 +145,10 @@ class DetailView(nn.Module):
         return torch.cat([2 * x - 1, F.softsign(_DETAIL_GAIN * detail)], dim=1)
 
 
-def discriminator_layers(channels: int) -> nn.Sequential:
+def discriminator_layers(channels: int, dropout: float = 0.0) -> nn.Sequential:
     """A network from images (B, 1, 28, 28) to features (B, `FEATURES`), without any normalisation.
+
+    `dropout` is the share of what comes out behind each activation that is dropped in training.
 
     Few layers, and weights that keep the variance of what passes through them (He et al. 2015, "Delving Deep into
     Rectifiers", ICCV, equation 10): with smaller ones the network learns too slowly to see anything (docs/recipes.md).
@@ -139,6 +164,9 @@ def discriminator_layers(channels: int) -> nn.Sequential:
         Linear(2 * channels * 7 * 7, FEATURES),
         nn.LeakyReLU(_SLOPE),
     )
+    for place, layer in reversed(list(enumerate(layers))):
+        if isinstance(layer, nn.LeakyReLU) and dropout:
+            layers.insert(place + 1, nn.Dropout(dropout))
     for layer in layers:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, a=_SLOPE)

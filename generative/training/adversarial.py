@@ -1,6 +1,6 @@
 """What the families with a discriminator share: losses, penalties, two optimizers, averaged weights."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generative.capabilities.sampling import DrawsSamples
-from generative.compute.portable import square_root
+from generative.compute.portable import matmul, square_root
 from generative.compute.runtime import draw_noise, draw_normal, make_rng
 from generative.data.splits import Split, balanced_labels
 from generative.family import GenerativeModel
@@ -17,7 +17,13 @@ from generative.training.averaging import MovingAverage, estimate_statistics
 from generative.training.gradient import GradientObjective
 from generative.training.schedules import Decay
 
-Loss = Literal["least_squares", "logistic"]
+Loss = Literal["least_squares", "logistic", "hinge"]
+LOSS_NAMES = {"least_squares": "least-squares", "logistic": "non-saturating logistic", "hinge": "hinge"}
+LOSS_SOURCES = {
+    "least_squares": ["Mao et al. 2017, least squares GANs, ICCV"],
+    "logistic": [],
+    "hinge": ["Lim, Ye 2017, geometric GAN, arXiv:1705.02894"],
+}
 
 _TINY = 1e-12  # keeps the gradient of a norm finite at 0
 _STATISTICS_BATCH, _STATISTICS_BATCHES = 1000, 20  # of samples that the final normalisations are measured on
@@ -44,16 +50,25 @@ class AdversarialObjective(GradientObjective):
     average: MovingAverage | None
 
     def oppose(
-        self, discriminator: nn.Module, *, betas: tuple[float, float], decay: Decay, ema_decay: float = 0.0
+        self,
+        discriminator: nn.Module,
+        *,
+        betas: tuple[float, float],
+        decay: Decay,
+        discriminator_decay: Decay | None = None,
+        ema_decay: float = 0.0,
     ) -> None:
-        """Set up the model's generator and `discriminator`; with `ema_decay` samples come from an average."""
+        """Set up the model's generator and `discriminator`; with `ema_decay` samples come from an average.
+
+        The learning rate follows `decay`, that of the discriminator its own where there is one.
+        """
         self.raw_discriminator = discriminator  # for what has no gradient to share between devices
         adam_g, adam_d = (
             torch.optim.Adam(network.parameters(), lr=self.config.learning_rate, betas=betas, fused=True)
             for network in (self.raw_model.generator, discriminator)
         )
         self.generator, self.optimizer_g = self.optimise(self.raw_model.generator, adam_g, decay)
-        self.discriminator, self.optimizer_d = self.optimise(discriminator, adam_d, decay)
+        self.discriminator, self.optimizer_d = self.optimise(discriminator, adam_d, discriminator_decay or decay)
         self.average = self.keep_average(self.raw_model.generator, ema_decay) if ema_decay else None
 
     def noise(self, count: int, rng: torch.Generator) -> Tensor:
@@ -101,8 +116,11 @@ def discriminator_loss(logits_real: Tensor, logits_fake: Tensor, loss: Loss) -> 
     """Mean loss of the discriminator, for logits (B,) of real and of generated images.
 
     Logistic: Goodfellow et al. 2014, "Generative Adversarial Nets", NeurIPS, equation 1. Least squares: Mao et
-    al. 2017, "Least Squares Generative Adversarial Networks", ICCV, equation 9.
+    al. 2017, "Least Squares Generative Adversarial Networks", ICCV, equation 9. Hinge: Lim, Ye 2017, "Geometric GAN",
+    arXiv:1705.02894.
     """
+    if loss == "hinge":
+        return F.relu(1 - logits_real).mean() + F.relu(1 + logits_fake).mean()
     if loss == "least_squares":
         return ((logits_real - 1).square().mean() + logits_fake.square().mean()) / 2
     return F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
@@ -110,6 +128,8 @@ def discriminator_loss(logits_real: Tensor, logits_fake: Tensor, loss: Loss) -> 
 
 def generator_loss(logits_fake: Tensor, loss: Loss) -> Tensor:
     """Mean loss of the generator, for logits (B,) of generated images; `logistic` is the non-saturating form."""
+    if loss == "hinge":
+        return -logits_fake.mean()
     if loss == "least_squares":
         return (logits_fake - 1).square().mean() / 2
     return F.softplus(-logits_fake).mean()
@@ -124,24 +144,63 @@ def r1_penalty(judge: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return input_gradients(judge, x).square().sum(1).mean() / 2
 
 
-def gradient_penalty(judge: Callable[[Tensor], Tensor], x_real: Tensor, x_fake: Tensor, share: Tensor) -> Tensor:
+def gradient_penalty(
+    judge: Callable[[Tensor], Tensor],
+    x_real: Tensor,
+    x_fake: Tensor,
+    share: Tensor,
+    view: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Mean squared distance to 1 of the gradient's norm, between real and generated images.
 
     Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", NeurIPS, equation 3, without its weight.
 
     Args:
-        judge: images (B, 1, 28, 28) to (B,).
+        judge: images (B, 1, 28, 28), or their views, to (B,).
         x_real: real images (B, 1, 28, 28).
         x_fake: generated ones.
         share: in [0, 1], (B,), of the real image in each mixture.
+        view: what of images `judge` gets; the gradient is that in the view.
     """
-    mixed = torch.lerp(x_fake.detach(), x_real, share.view(-1, 1, 1, 1))
-    norms = square_root(input_gradients(judge, mixed).square().sum(1) + _TINY)
-    return (norms - 1).square().mean()
+    with torch.no_grad():
+        mixed = torch.lerp(x_fake, x_real, share.view(-1, 1, 1, 1))
+        mixed = mixed if view is None else view(mixed)
+    return (gradient_norms(judge, mixed) - 1).square().mean()
+
+
+def gradient_norms(judge: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Norms (B,) of the gradients of `judge`, (B, ...) to (B,), at `x`, to be differentiated again."""
+    return square_root(input_gradients(judge, x).square().sum(1) + _TINY)
+
+
+def consistency_term(judged: Tensor, judged_again: Tensor, features: Tensor, features_again: Tensor) -> Tensor:
+    """How differently a critic judges the same real images when it drops other neurons: mean squared differences.
+
+    Wei et al. 2018, "Improving the Improved Training of Wasserstein GANs: A Consistency Term and Its Dual Effect",
+    ICLR, equation 4 with M' = 0 and squared distances, without its weight: of the judgements (B,), and a tenth of that
+    of the last layer's features (B, F), averaged over them.
+    """
+    return (judged - judged_again).square().mean() + 0.1 * (features - features_again).square().mean()
+
+
+def orthogonal_penalty(weights: Iterable[Tensor]) -> Tensor:
+    """Squared products of different rows of each matrix, summed: 0 where they are orthogonal, of any length.
+
+    Brock, Donahue, Simonyan 2019, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", ICLR, equation
+    3, without its weight. Kernels count as matrices (out, rest); of matrices that are higher than wide the columns are
+    meant, since only these can be orthogonal.
+    """
+    total = torch.zeros(())
+    for weight in weights:
+        matrix = weight.flatten(1)
+        matrix = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+        products = matmul(matrix, matrix.T)
+        total = total.to(products) + (products - torch.diag(products.diagonal())).square().sum()
+    return total
 
 
 def input_gradients(judge: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Gradients (B, 784) of `judge`, images (B, 1, 28, 28) to (B,), at `x`, to be differentiated again."""
+    """Gradients (B, D) of `judge`, (B, ...) of D numbers to (B,), at `x`, to be differentiated again."""
     x = x.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(judge(x).sum(), x, create_graph=True)
     return gradient.flatten(1)

@@ -9,6 +9,7 @@ from generative.config import Fraction, NonNegativeFloat, PositiveInt
 from generative.data.images import WHITE
 from generative.family import TrainingConfig
 from generative.training.adversarial import AdversarialObjective, r1_penalty
+from generative.training.schedules import Decay
 
 SMALL = {
     "epochs": 3,
@@ -59,10 +60,15 @@ class PenalisedTraining(TrainingConfig):
 class ConvolutionalObjective(AdversarialObjective):
     """Two updates in turn, of networks that see grey levels as they are saved."""
 
-    def set_up(self, discriminator: nn.Module) -> None:
+    def set_up(self, discriminator: nn.Module, discriminator_decay: Decay = "linear") -> None:
         """Optimizers and average of the settings, for the model's generator and `discriminator`."""
-        betas = (self.config.adam_beta1, self.config.adam_beta2)
-        self.oppose(discriminator, betas=betas, decay="linear", ema_decay=self.config.ema_decay)
+        self.oppose(
+            discriminator,
+            betas=(self.config.adam_beta1, self.config.adam_beta2),
+            decay="linear",
+            discriminator_decay=discriminator_decay,
+            ema_decay=self.config.ema_decay,
+        )
 
     def generate(self, y: Tensor, rng: torch.Generator) -> Tensor:
         """Images (B, 1, 28, 28) of labels `y` (B,), rounded as they are saved: what a discriminator is to see."""

@@ -11,7 +11,8 @@ leaderboard, its part of the comparing figures and its place in the report come 
   `errors/NAME.json`, `features/NAME.json` (the distances by extractor, with errors), `per_class/NAME.json`. Of the root
   also `extractors.json`, the SHA-256 of each extractor's weights.
 - plots/data/NAME/: `curves.tsv`; `samples.png`, a square of samples; `reconstructions.png`, of two test images of each
-  class; `latents.tsv` with `latents.json`; `sweeps.tsv` and `epochs.tsv`, scores over a setting and over the training.
+  class; `latents.tsv` with `latents.json`; `sweeps.tsv` and `epochs.tsv`, scores over a setting and over the training;
+  `diagnostics/`, the numbers of a family's own findings.
   Of real images (`real`): test images in the place of samples and reconstructions, and the curves of the extractors.
 - plots/figures/NAME/: the figures of one model; plots/comparison/: those of all.
 - seeds.tsv: the scores of trainings with other seeds.

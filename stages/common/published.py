@@ -10,8 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from generative.capabilities.diagnosing import Curves, Diagnostic, Table
 from generative.config import Config
 from generative.data.splits import Split
+from generative.figures.charts import Lines
 from generative.figures.latents import Plane
 from generative.io.files import read_json, write_json
 from generative.io.tables import read_table, write_table
@@ -29,6 +31,7 @@ _HEADLINE = (  # what DVC shows by default
     "iw_bound",
 )
 _OUTSIDE = ("imagenet", "inception")  # kinds of extractor that were not trained here
+_DIAGNOSTICS = "diagnostics"  # a folder of their own: a family names them as it likes
 _EXAMPLES = 2  # test images of each class whose reconstructions are shown
 _SHOWN_LATENTS = 5000
 _LATENT_DECIMALS = 3
@@ -110,6 +113,62 @@ def examples(test: Split) -> Tensor:
     """Indices (2 C,) of the first two `test` images of each class: all classes in order, then all again."""
     members = torch.stack([(test.labels == label).nonzero()[:_EXAMPLES, 0] for label in range(test.num_classes)])
     return members.T.flatten()
+
+
+def publish_diagnostic(folder: Path, name: str, found: Diagnostic) -> None:
+    """Write the numbers of a diagnostic of the model whose data `folder` holds, to be put beside other models'."""
+    path = folder / _DIAGNOSTICS / f"{name}.tsv"
+    if isinstance(found, Curves):
+        table = pd.DataFrame({found.x_label: found.x.double().numpy()})
+        lines = {line: values.double().numpy() for line, values in found.y.items()}
+        words = {"title": found.title, "y_label": found.y_label, "log_scale": found.log_scale}
+        write_table(path, table.assign(**lines).round(_DECIMALS))
+        write_json(path.with_suffix(".json"), words)
+    elif isinstance(found, Table):
+        table = pd.DataFrame(found.numbers.double().numpy(), columns=found.columns).round(_DECIMALS)
+        table.insert(0, found.title, found.rows)
+        write_table(path, table)
+
+
+def published_curves(folder: Path) -> dict[str, Curves]:
+    """The lines that `publish_diagnostic` wrote for the model whose data `folder` holds, by name."""
+    found = {}
+    for path in sorted((folder / _DIAGNOSTICS).glob("*.json")):
+        table, words = read_table(path.with_suffix(".tsv")), read_json(path)
+        x, *y = (torch.tensor(table[column].to_numpy()) for column in table)
+        x_label, *lines = map(str, table)
+        found[path.stem] = Curves(
+            words["title"], x_label, words["y_label"], x, dict(zip(lines, y, strict=True)), words["log_scale"]
+        )
+    return found
+
+
+def published_table(folder: Path, name: str) -> pd.DataFrame | None:
+    """The numbers of a diagnostic of the model whose data `folder` holds, words first; None if it has none."""
+    path = folder / _DIAGNOSTICS / f"{name}.tsv"
+    return read_table(path) if path.exists() else None
+
+
+def curve_chart(found: Curves, title: str) -> Lines:
+    """A diagnostic as a chart."""
+    lines = {name: values.tolist() for name, values in found.y.items()}
+    return Lines(title, found.x_label, found.y_label, found.x.tolist(), lines, found.log_scale)
+
+
+def rank_correlations(table: pd.DataFrame, curves: pd.DataFrame) -> dict[str, float]:
+    """Of every recorded quantity, its rank correlation with the Fréchet distance over the epochs.
+
+    Spearman's, in [-1, 1], with the distance in the features of the first extractor that has one; NaN where one of the
+    two is constant.
+
+    Args:
+        table: distances of the epochs whose samples were kept.
+        curves: what was recorded after every epoch.
+    """
+    distance = next(column for column in map(str, table) if column.endswith(".frechet_distance"))
+    both = table[["epoch", distance]].merge(curves, on="epoch")
+    related = both.corr(method="spearman")[distance]
+    return {column: float(related[column]) for column in map(str, curves) if column != "epoch"}
 
 
 def publish_latents(folder: Path, z: Tensor, test: Split) -> None:
