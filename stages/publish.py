@@ -102,7 +102,7 @@ def draw_samples(samples: Samples, _: Generated, context: Context) -> dict[str, 
     figures["neighbours"] = images.neighbours(chosen, nearest, f"{name}: is it a copy?")
     for key, by_value in samples.sweeps.items():
         rows = torch.stack([part[:_SHOWN] for part in by_value.values()])
-        words = [f"{key} {value:g}" if isinstance(value, float | int) else f"{key} {value}" for value in by_value]
+        words = [f"{key} {_in_words(value)}" for value in by_value]
         figures[f"samples_by_{key}"] = images.strip(rows, words, (), f"{name}: the same seed, other {key}")
     return figures
 
@@ -188,8 +188,8 @@ def over_settings(here: Pipeline, name: str) -> dict[str, Figure]:
             overlap["label accuracy"] = table["label_accuracy"].tolist()
         values = table["value"].tolist()
         shown.append(charts.Lines("overlap with real images", str(setting), "share", values, overlap))
-        words = [f"{value:g}" if isinstance(value, float | int) else str(value) for value in values]
-        traded = {f"{setting}": overlap["precision"]}
+        words = [_in_words(value) for value in values]
+        traded = {str(setting): overlap["precision"]}
         shown.append(
             charts.Lines(f"each point: one {setting}", "recall", "precision", overlap["recall"], traded, words=words)
         )
@@ -214,6 +214,11 @@ def over_epochs(here: Pipeline, name: str, curves: pd.DataFrame) -> dict[str, Fi
     if lines:
         shown.append(charts.Lines(title, x_label, axis, curves["epoch"].tolist(), lines))
     return {"over_epochs": charts.line_charts(shown)}
+
+
+def _in_words(value: Any) -> str:
+    """A value of a setting that was swept."""
+    return f"{value:g}" if isinstance(value, float | int) else str(value)
 
 
 def _lines(table: pd.DataFrame, x: str, x_label: str, score: str, label: str, *, log_scale: bool) -> charts.Lines:

@@ -43,12 +43,14 @@ def table(here: Pipeline) -> str:
     params = read_params(here)
     entries = read_entries(params)
     shown = report.columns(params, entries)
-    lines = [["", *(column.heading for column in shown)], ["---", *["---:"] * len(shown)]]
     notes = report.footnotes(report.read_configs(params, entries), entries, shown)
-    for name, cells in report.table(entries, shown, notes).items():
-        lines.append([name, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)])
+    rows = [
+        [name, *(f"**{cell.text}**" if cell.bold else cell.text for cell in cells)]
+        for name, cells in report.table(entries, shown, notes).items()
+    ]
     words = report.numbered_footnotes(notes, entries)
-    return _markdown(lines) + (f"\n{words}\n" if words else "") + _likelihoods(entries) + _critics(entries)
+    head = ["", *(column.heading for column in shown)]
+    return _markdown(head, rows) + (f"\n{words}\n" if words else "") + _likelihoods(entries) + _critics(entries)
 
 
 def _likelihoods(entries: report.Entries) -> str:
@@ -56,24 +58,25 @@ def _likelihoods(entries: report.Entries) -> str:
     rows = report.likelihoods(entries)
     if not rows:
         return ""
-    head = [["", "how it is known", "of what", "log p(x), nats per image ↑", "bits per dimension ↓"]]
-    return f"\n{_markdown([*head, ['---', '---', '---', '---:', '---:'], *rows])}\n{report.likelihood_words(entries)}\n"
+    head = ["", "how it is known", "of what", "log p(x), nats per image ↑", "bits per dimension ↓"]
+    return f"\n{_markdown(head, rows, words=3)}\n{report.likelihood_words(entries)}\n"
 
 
 def _critics(entries: report.Entries) -> str:
     """What critics estimate, and how steep they are; nothing where no model keeps one."""
-    lines, head = [], []
-    for name, entry in entries.items():
-        shares = published_table(entry.folder, "gradient_shares")
-        if shares is None:
-            continue
-        cells = []
-        for mean, above in zip(shares["mean"], shares["share above 1"], strict=True):
-            cells += [f"{mean:.3g}", f"{100 * above:.1f}%"]
-        lines.append([name, _estimate_correlation(entry), *cells])
-        places = [column for place in shares.iloc[:, 0] for column in (f"gradient's norm {place}", "above 1")]
-        head = ["", "rank correlation of the critic's estimate with the Fréchet distance over the epochs", *places]
-    return f"\n{_markdown([head, ['---', *['---:'] * (len(head) - 1)], *lines])}" if lines else ""
+    tables = {name: published_table(entry.folder, "gradient_shares") for name, entry in entries.items()}
+    found = {name: shares for name, shares in tables.items() if shares is not None}
+    if not found:
+        return ""
+    rows = []
+    for name, shares in found.items():
+        norms = zip(shares["mean"], shares["share above 1"], strict=True)
+        cells = [cell for mean, above in norms for cell in (f"{mean:.3g}", f"{100 * above:.1f}%")]
+        rows.append([name, _estimate_correlation(entries[name]), *cells])
+    places = next(iter(found.values())).iloc[:, 0]
+    head = ["", "rank correlation of the critic's estimate with the Fréchet distance over the epochs"]
+    head += [heading for place in places for heading in (f"gradient's norm {place}", "above 1")]
+    return f"\n{_markdown(head, rows)}"
 
 
 def _estimate_correlation(entry: Entry) -> str:
@@ -83,8 +86,10 @@ def _estimate_correlation(entry: Entry) -> str:
     return f"{related['train_critic_estimate']:.2f}"
 
 
-def _markdown(lines: list[list[str]]) -> str:
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _markdown(head: list[str], rows: list[list[str]], *, words: int = 1) -> str:
+    """A table whose first columns, `words` of them, are words, the others numbers."""
+    rule = ["---"] * words + ["---:"] * (len(head) - words)
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *rows))
 
 
 if __name__ == "__main__":
