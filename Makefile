@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # tasks in the order in which they are asked for, whatever MAKEFLAGS says
-.PHONY: help setup repro demo model zoo score check share publish seeds test portable bench verify lint format readme lock clean
+.PHONY: help setup repro demo model zoo score draw check share publish seeds test portable bench verify lint format readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,10 @@ zoo: setup ## train, score and draw the further models of zoo/ (MODELS="a b" som
 score: setup ## SAMPLES=path [LABELS=path] NAME=x: score your own samples under this protocol, beside the models here
 	@test -n "$(SAMPLES)" -a -n "$(NAME)" || { echo "usage: make score SAMPLES=path [LABELS=path] NAME=x: a folder of PNG files, or .npy, .npz, .safetensors" >&2; exit 2; }
 	@$(BIN)/python -m tools.score --samples="$(SAMPLES)" $(if $(LABELS),--labels="$(LABELS)") --name="$(NAME)"
+
+draw: setup ## PROMPT="a light wide bag": draw samples of a prompt (NAME=model COUNT=20 SEED=0), into drawn/
+	@test -n "$$PROMPT" || { echo 'usage: make draw PROMPT="a light wide bag" [NAME=model] [COUNT=20] [SEED=0]' >&2; exit 2; }
+	@$(BIN)/python -m tools.draw --prompt="$$PROMPT" $(if $(NAME),--name="$(NAME)") $(if $(COUNT),--count="$(COUNT)") $(if $(SEED),--seed="$(SEED)")
 
 publish: setup ## FOLDER=path: write the results into a folder that any web server can offer, for others to pull
 	@test -n "$(FOLDER)" || { echo "usage: make publish FOLDER=path" >&2; exit 2; }

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from generative.capabilities.encoding import EncodesImages
 from generative.capabilities.likelihood import HasLikelihood
+from generative.capabilities.prompting import FollowsPrompts
 from generative.capabilities.sampling import DrawsSamples
 from generative.compute.runtime import make_rng
 from generative.data.images import IMAGE_SHAPE, UNLABELLED
@@ -63,7 +64,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> "LoadedM
 
 
 class LoadedModel:
-    """A trained model: `sample` draws images, `encode` and `decode` go to latent vectors and back, as far as it can.
+    """A trained model: `sample` and `draw` make images, `encode` and `decode` go to latent vectors and back, if it can.
 
     `network` is the model itself, `config` its settings, `classes` the names of the classes by label.
     """
@@ -91,6 +92,25 @@ class LoadedModel:
         device = self._device
         y = self._labels(labels, self.network).to(device)
         return self.network.sample(y, make_rng(seed, device))
+
+    @torch.inference_mode()
+    def draw(self, prompts: str | Sequence[str], seed: int = 0) -> Tensor:
+        """Draw one image (B, 1, 28, 28) in [0, 1] for each prompt.
+
+        Args:
+            prompts: what to draw, in words of the captions that the model was trained with; one text is one prompt.
+            seed: the same gives the same images.
+
+        Raises:
+            PipelineError: the model follows no prompts.
+            SettingError: a prompt is empty or too long, contradicts itself, or has unknown words, which are named.
+        """
+        if not isinstance(self.network, FollowsPrompts):
+            raise PipelineError(f"{self.name} follows no prompts.")
+        listed = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not listed:
+            return torch.zeros(0, *IMAGE_SHAPE, device=self._device)
+        return self.network.draw(listed, make_rng(seed, self._device))
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:

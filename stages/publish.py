@@ -153,7 +153,7 @@ def draw_prompted(prompted: Prompted, _: Generated, context: Context) -> dict[st
     rows = [prompted.images[torch.tensor([other == text for other in prompted.texts])][:_SHOWN] for text in texts]
     fewest = min(map(len, rows))
     strip = torch.stack([row[:fewest] for row in rows])
-    return {"prompts": images.strip(strip, texts, (), f"{context.name}: prompts and samples")}
+    return {"prompts": images.strip(strip, texts, (), f"{context.name}: prompts and samples", light_on_black=True)}
 
 
 FIGURES: dict[str, Callable[[Any, Generated, Context], dict[str, Figure]]] = {  # by the part of what was generated

@@ -355,7 +355,8 @@ ROOMS |= dict.fromkeys(CONTRACTS, (*FOUNDATION, "generative.compute", "generativ
 ROOMS |= {
     "generative.networks": (*TOOLS, *CONTRACTS),
     "generative.training": (*TOOLS, *CONTRACTS, "generative.networks"),
-    "generative.families": (*TOOLS, *CONTRACTS, "generative.networks", "generative.training"),
+    "generative.captions": (*FOUNDATION, "generative.data"),
+    "generative.families": (*TOOLS, *CONTRACTS, "generative.networks", "generative.training", "generative.captions"),
     "generative.extractors": (*TOOLS, *CONTRACTS, "generative.networks", "generative.training"),
     "generative.scores": (*FOUNDATION, "generative.compute", "generative.data"),
     "generative.figures": (*FOUNDATION, "generative.data", "generative.io"),

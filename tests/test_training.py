@@ -113,7 +113,7 @@ def test_diverging_loss_stops_the_training(name: str, rate: float, blobs: Split,
         train(small_config(name, learning_rate=rate), blobs, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "vae"])
+@pytest.mark.parametrize("name", ["autoencoder", "diffusion", "text_diffusion", "vae"])
 def test_two_processes_give_the_loss_curve_of_one(name: str, tmp_path: Path) -> None:
     histories = []
     for devices in (1, 2):

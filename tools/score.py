@@ -91,8 +91,8 @@ def needs(params: Params) -> list[Path]:
     return [TRAIN, TEST, REAL_FEATURES, *(extractor(name) for name in params.extractors)]
 
 
-def fetch_missing(paths: list[Path]) -> None:
-    """Pull those of `paths` that are not here.
+def fetch_missing(paths: list[Path], made_by: str = "make repro") -> None:
+    """Pull those of `paths` that are not here; `made_by` is the command that makes them.
 
     Raises:
         PipelineError: one can be had nowhere.
@@ -111,7 +111,7 @@ def fetch_missing(paths: list[Path]) -> None:
         said = (pulled.stderr.strip().splitlines() or ["the remote has none"])[0].removeprefix("ERROR: ")
         raise PipelineError(
             f"{', '.join(map(str, still))} cannot be pulled ({said}): name a remote that has results "
-            "(docs/remotes.md), or make them with `make repro`."
+            f"(docs/remotes.md), or make them with `{made_by}`."
         )
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from generative.data.images import IMAGE_SHAPE, WHITE
-from generative.figures.style import INK, new_figure, panel_grid
+from generative.figures.style import INK, LIGHT, new_figure, panel_grid
 from generative.io.files import atomic_path
 
 _GAP = 2  # pixels between two images
@@ -50,9 +50,11 @@ def show_tiles(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
     gaps_after_rows: Sequence[int] = (),
+    *,
+    ink: str = INK,
 ) -> None:
     """Draw what `tile` made, with words beside the rows and above the columns."""
-    axes.imshow(canvas, cmap=INK, vmin=0, vmax=WHITE, interpolation="nearest")
+    axes.imshow(canvas, cmap=ink, vmin=0, vmax=WHITE, interpolation="nearest")
     for spine in axes.spines.values():
         spine.set_visible(False)
     tops = row_tops(len(row_labels), gaps_after_rows)
@@ -143,10 +145,16 @@ def _round_ticks(coordinates: np.ndarray) -> list[float]:
     return [float(tick) for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
 
 
-def strip(images: Tensor, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """Images uint8 (R, C, 1, 28, 28) in rows and columns, with words for each row and column, or none."""
+def strip(
+    images: Tensor, rows: Sequence[str], columns: Sequence[str], title: str, *, light_on_black: bool = False
+) -> Figure:
+    """Images uint8 (R, C, 1, 28, 28) in rows and columns, with words for each row and column, or none.
+
+    They are printed inverted, as ink on paper, but for `light_on_black`, where words speak of light and dark.
+    """
     figure, (axes,) = new_figure(0.62 * images.shape[1] + 1.2, 0.62 * len(images) + 0.5)
-    show_tiles(axes, tile(images), rows, [words.replace(" ", "\n") for words in columns])  # as narrow as the images
+    words = [word.replace(" ", "\n") for word in columns]  # as narrow as the images
+    show_tiles(axes, tile(images), rows, words, ink=LIGHT if light_on_black else INK)
     axes.set_title(title)
     return figure
 

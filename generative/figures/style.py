@@ -46,6 +46,7 @@ MODEL_COLOURS = (
 MODEL_MARKERS = ("o", "s", "^", "D", "v")
 REAL_COLOUR = "#444444"
 INK = "gray_r"  # clothes dark on white paper
+LIGHT = "gray"  # a colour map: as the data are, light on black
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
