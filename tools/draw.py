@@ -28,8 +28,8 @@ from stages.common.params import read_params, wants_portable_bytes
 from stages.common.paths import Pipeline
 from stages.common.published import FiguresConfig
 from tools.entry import run_tool
+from tools.fetch import fetch_missing
 from tools.pipelines import homes_of_models
-from tools.score import fetch_missing
 
 FOLDER = Path("drawn")
 _IN_A_ROW, _SHOWN = 10, 100

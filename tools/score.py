@@ -10,7 +10,6 @@ is pulled.
 import argparse
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +40,7 @@ from stages.common.scoring import EvaluateConfig, Result, load_real, write_score
 from stages.evaluate import Context, score_images, score_labels
 from stages.generate import GenerateConfig
 from tools.entry import run_tool
+from tools.fetch import fetch_missing
 from tools.pipelines import homes_of_models, present_pipelines
 from tools.samples import SampleSet, read_samples, refuse_inverted
 
@@ -89,30 +89,6 @@ def main(arguments: list[str]) -> int:
 def needs(params: Params) -> list[Path]:
     """The files that scoring reads."""
     return [TRAIN, TEST, REAL_FEATURES, *(extractor(name) for name in params.extractors)]
-
-
-def fetch_missing(paths: list[Path], made_by: str = "make repro") -> None:
-    """Pull those of `paths` that are not here; `made_by` is the command that makes them.
-
-    Raises:
-        PipelineError: one can be had nowhere.
-    """
-    missing = [path for path in paths if not path.exists()]
-    if not missing:
-        return
-    print(f"pulling {', '.join(map(str, missing))}")
-    pulled = subprocess.run(["dvc", "pull", "--quiet", *map(str, missing)], capture_output=True, text=True, check=False)
-    still = [path for path in missing if not path.exists()]
-    if still and all(path in (TRAIN, TEST) for path in still):  # these can be made by anybody, and are verified
-        print("they are not in the remote: fetching the data from their sources")
-        if subprocess.run(["dvc", "repro", "prepare"], check=False).returncode == 0:
-            return
-    if still:
-        said = (pulled.stderr.strip().splitlines() or ["the remote has none"])[0].removeprefix("ERROR: ")
-        raise PipelineError(
-            f"{', '.join(map(str, still))} cannot be pulled ({said}): name a remote that has results "
-            f"(docs/remotes.md), or make them with `{made_by}`."
-        )
 
 
 def make_context(params: Params, classes: list[str]) -> Context:
