@@ -95,6 +95,18 @@ class Grammar:
         phrases += [word for kind in self.kinds for trait in kind.traits for word in trait.words]
         self.words = sorted(_GLUE | {word for phrase in phrases for word in phrase.split()})
 
+    def parts(self) -> Tensor:
+        """Which parts each combination has, bool (combinations, P): its class, the class and the shade, and sides."""
+        made = [
+            [(label,), (label, shade), *((label, at, side) for at, side in enumerate(sides))]
+            for label, shade, sides in self.combinations
+        ]
+        places = {part: at for at, part in enumerate(sorted({part for row in made for part in row}))}
+        found = torch.zeros(len(made), len(places), dtype=torch.bool)
+        for row, own in enumerate(made):
+            found[row, [places[part] for part in own]] = True
+        return found
+
     def _check_words(self) -> None:
         names = [name for kind in self.kinds for name in kind.names]
         shades = [word for words in SHADES for word in words]
@@ -203,10 +215,12 @@ class Grammar:
         requests = [self.read(prompt) for prompt in prompts]
         labels = torch.tensor([request.label or 0 for request in requests], device=images.device)
         found = [self.combinations[place] for place in self.places(images, labels).tolist()]
+        bounds = torch.tensor([kind.shades for kind in self.kinds], device=images.device).mean(0)  # of no class at all
+        shades = (measure(images)["brightness"].unsqueeze(1) > bounds).sum(1).tolist()
         right = [
-            request.shade in (None, combination.shade)
+            request.shade in (None, shade if request.label is None else combination.shade)
             and all(wanted in (None, side) for wanted, side in zip(request.sides, combination.sides, strict=False))
-            for request, combination in zip(requests, found, strict=True)
+            for request, combination, shade in zip(requests, found, shades, strict=True)
         ]
         return torch.tensor(right, dtype=torch.bool)
 

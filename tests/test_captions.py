@@ -217,6 +217,45 @@ class TestTextDiffusion:
             assert {model.grammar.held_out[place] for place in places} == {wanted}
             assert len(places) == (24 if wanted else 96)
 
+    def test_likelihoods_of_combinations_are_sums_over_their_parts(self) -> None:
+        model, _, _ = build(small_config("text_diffusion"))
+        told = model.tell(["a light wide bag", "a shirt"], torch.device("cpu"))
+        likely = model.read(told)
+        assert likely.exp().sum(1).tolist() == pytest.approx([1, 1], abs=1e-5)
+        kinds = {combination: place for place, combination in enumerate(model.grammar.combinations)}
+        bag = [likely[:, kinds[Combination(8, shade, sides)]] for shade in (0, 2) for sides in ((0, 1), (1, 1))]
+        assert torch.allclose(bag[0] + bag[3], bag[1] + bag[2], atol=1e-5)
+
+    def test_told_the_class_alone_each_combination_is_as_likely_as_in_training(self) -> None:
+        model, objective, _ = build(small_config("text_diffusion"))
+        objective.choose(make_blobs(), make_rng(0))
+        likely = model.read(model.tell(["a light wide bag", "a shirt"], torch.device("cpu")))
+        found = model._of_class(likely).prior.exp()
+        owners = torch.tensor([combination.label for combination in model.grammar.combinations])
+        for label in range(10):
+            own = owners == label
+            share = model.shares[own] / model.shares[own].sum()
+            wanted = likely[:, own].exp().sum(1, keepdim=True) * share
+            assert torch.allclose(found[:, own], wanted, atol=1e-5)
+
+    def test_attribute_guidance_acts_on_what_is_asked_beside_the_class(self) -> None:
+        config = small_config("text_diffusion")
+        model, objective, _ = build(config)
+        objective.choose(make_blobs(), make_rng(0))
+        model.eval()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.1 * torch.randn(weight.shape, generator=make_rng(3)))
+
+        def draw(weight: float) -> torch.Tensor:
+            changes = {"attribute_guidance": weight, "attributes_from": 0.0, "guided_to": 100.0}
+            model.sampling = config.sampling.model_copy(update=changes)
+            images: torch.Tensor = model.draw(["a light wide bag"], make_rng(1))
+            return images
+
+        assert not torch.equal(draw(1.0), draw(3.0))
+        assert torch.equal(draw(1.0), draw(1.0))
+
     def test_wrong_number_of_captions_is_named(self) -> None:
         config = small_config("text_diffusion")
         with pytest.raises(SettingError, match="10 classes, but the data have 7"):
@@ -231,6 +270,28 @@ class TestTextDiffusion:
         model, _, _ = build(small_config("text_diffusion"))
         blobs = make_blobs()
         assert model.attributes_match(blobs.images, model.captions(blobs)).all()
+
+
+class TestReading:
+    def test_training_reads_captions_of_combinations_that_it_never_met(self) -> None:
+        model, _, _ = build(small_config("text_diffusion"), 400)
+        grammar, rng = model.grammar, make_rng(0)
+        held_out = torch.tensor(grammar.held_out)
+        seen = (~held_out).nonzero()[:, 0]
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(400):
+            places = seen[torch.randint(len(seen), (40,), generator=rng)]
+            loss = torch.nn.functional.nll_loss(
+                model.read(model.captioned(places, torch.rand(40, generator=rng))), places
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        places = torch.arange(len(held_out)).repeat(3)
+        told = model.tell_captions(model._write(places, 1.0), torch.device("cpu"))
+        right = model.read(told).argmax(1) == places
+        assert float(right[~held_out[places]].float().mean()) > 0.95
+        assert float(right[held_out[places]].float().mean()) > 0.8
 
 
 class TestTextEncoder:

@@ -12,7 +12,6 @@ from generative.data.images import NUM_PIXELS
 from generative.data.splits import Split, to_unit
 from generative.networks.denoiser import (
     LARGEST,
-    Condition,
     Denoiser,
     guide,
     loss_weight,
@@ -21,8 +20,8 @@ from generative.networks.denoiser import (
     to_intensities,
     to_model,
 )
-from generative.networks.mixture_denoiser import MixtureDenoiser
-from generative.training.diffusion import DiffusionSampling, denoising_error, is_guided
+from generative.networks.mixture_denoiser import MixtureDenoiser, cluster
+from generative.training.diffusion import DiffusionSampling, Guide, denoising_error
 from generative.training.muon import Muon, orthogonalise
 from tests.small import build, small_config
 
@@ -39,9 +38,9 @@ def gaussian_images(count: int, seed: int) -> torch.Tensor:
 
 
 def fitted(components: int = 1, rank: int = 3, classes: int = 1) -> MixtureDenoiser:
-    mixture = MixtureDenoiser(classes, components, rank)
+    mixture = MixtureDenoiser(classes * components, rank)
     images = gaussian_images(4000, 0)
-    mixture.fit(images, torch.arange(len(images)) % classes, 0)
+    mixture.fit(images, cluster(images, torch.arange(len(images)) % classes, components, 0))
     return mixture
 
 
@@ -61,18 +60,22 @@ def model() -> Any:
 class TestMixtureDenoiser:
     def test_is_the_posterior_mean_of_its_mixture(self) -> None:
         torch.manual_seed(0)
-        mixture = MixtureDenoiser(2, 2, 3)
+        mixture = MixtureDenoiser(4, 3)
         images = torch.randn(400, NUM_PIXELS) * torch.linspace(2, 0.1, NUM_PIXELS) + torch.randn(400, 1)
-        mixture.fit(images, torch.arange(400) % 2, 0)
-        x, told = 3 * torch.randn(5, 1, 28, 28), [0, 1, 2, 2, 0]
+        mixture.fit(images, cluster(images, torch.arange(400) % 2, 2, 0))
+        x, told = 3 * torch.randn(5, 1, 28, 28), [(0, 1), (2, 3), (0, 1, 2, 3), (1, 2, 3), (0,)]
         sigma = torch.tensor([0.1, 0.5, 1.0, 3.0, 20.0])
-        found = mixture(x, sigma, mixture.prior_of_label(torch.tensor(told))).flatten(1).double()
+        prior = torch.stack(
+            [
+                torch.where(torch.isin(torch.arange(4), torch.tensor(row)), mixture.log_weights, -torch.inf)
+                for row in told
+            ]
+        )
+        found = mixture(x, sigma, prior).flatten(1).double()
         identity = torch.eye(NUM_PIXELS, dtype=torch.float64)
-        for row, label in enumerate(told):
+        for row, allowed in enumerate(told):
             means, logits = [], []
-            for place in range(4):
-                if label < 2 and mixture.labels[place] != label:
-                    continue
+            for place in allowed:
                 axes = mixture.directions[3 * place : 3 * place + 3].double()
                 rest = mixture.rests[place].double()
                 own = rest * identity + axes.T @ torch.diag(mixture.variances[place].double() - rest) @ axes
@@ -96,46 +99,81 @@ class TestMixtureDenoiser:
             assert torch.equal(values, second.state_dict()[name]), name
         assert float(first.log_weights.exp().sum()) == pytest.approx(1, abs=1e-5)
 
-    def test_fewer_images_than_components_leave_some_as_they_were(self) -> None:
-        mixture = MixtureDenoiser(1, 5, 2)
-        mixture.fit(gaussian_images(3, 0), torch.zeros(3, dtype=torch.int64), 0)
-        x = torch.zeros(2, 1, 28, 28)
-        assert torch.isfinite(mixture(x, torch.tensor([0.1, 50.0]), mixture.prior_of_label(torch.tensor([0, 1])))).all()
+    def test_clusters_are_of_one_class_each_and_the_same_for_the_same_seed(self) -> None:
+        images, labels = gaussian_images(600, 3), torch.arange(600) % 3
+        members = cluster(images, labels, 4, 0)
+        assert torch.equal(members // 4, labels)
+        assert len(members.unique()) == 12
+        assert torch.equal(members, cluster(images, labels, 4, 0))
+
+    def test_what_has_no_image_weighs_nothing_and_changes_nothing(self) -> None:
+        images = gaussian_images(3, 0)
+        mixture, without = MixtureDenoiser(5, 2), MixtureDenoiser(3, 2)
+        members = cluster(images, torch.zeros(3, dtype=torch.int64), 5, 0)
+        assert sorted(members.tolist()) == [0, 1, 2]
+        for one in (mixture, without):
+            one.fit(images, members)
+        assert mixture.log_weights.exp().tolist() == pytest.approx([1 / 3] * 3 + [0] * 2, abs=1e-6)
+        x, sigma = torch.randn(2, 1, 28, 28, generator=make_rng(1)), torch.tensor([0.1, 50.0])
+        found, wanted = (one(x, sigma, one.log_weights.expand(2, -1)) for one in (mixture, without))
+        assert torch.allclose(found, wanted, atol=1e-4)
+        nothing = torch.tensor([-torch.inf] * 3 + [0.0] * 2).log_softmax(0)
+        assert torch.isfinite(mixture(x, sigma, nothing.expand(2, -1))).all()
+
+    def test_a_gaussian_without_images_is_composed_of_its_parts(self) -> None:
+        """Two parts of two values each; the fourth combination is the one that no image is of."""
+        rng = make_rng(5)
+        worth = 3 * torch.randn(4, NUM_PIXELS, generator=rng)
+        parts = torch.tensor([[1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1]])
+        direction = torch.linalg.qr(torch.randn(NUM_PIXELS, 1, generator=rng))[0].T
+        members = torch.arange(3000) % 3
+        noise = 0.1 * torch.randn(3000, NUM_PIXELS, generator=rng)
+        images = (parts.float() @ worth)[members] + 4 * torch.randn(3000, 1, generator=rng) * direction + noise
+        mixture = MixtureDenoiser(4, 1)
+        mixture.fit(images, members, parts)
+        apart = mixture.means[3] - parts[3].float() @ worth
+        assert float(apart.square().mean().sqrt()) < 0.05
+        assert abs(float((mixture.directions[3] * direction).sum())) > 0.99
+        assert float(mixture.variances[3]) == pytest.approx(16, rel=0.1)
+        assert float(mixture.rests[3]) == pytest.approx(0.01, rel=0.1)
+        assert float(mixture.log_weights[3].exp()) < 1e-20
 
 
 class TestTarget:
     def test_untrained_denoiser_is_the_best_one_for_gaussian_data(self, gaussian: MixtureDenoiser) -> None:
         torch.manual_seed(0)
-        denoiser = Denoiser((8, 16), 16, gaussian).eval()
+        denoiser = Denoiser((8, 16), 16).eval()
         images = gaussian_images(3, 5).view(3, 1, 28, 28)
         sigma = torch.tensor([0.1, 1.0, 10.0])
-        condition = Condition(torch.randn(3, 16), torch.zeros(3, 1))
-        wanted = gaussian(images, sigma, condition.prior)
-        assert torch.equal(denoiser(images, sigma, condition), wanted)
+        known = gaussian(images, sigma, torch.zeros(3, 1))
+        for condition in (torch.randn(3, 16), None):
+            assert torch.equal(denoiser(images, sigma, known, condition), known)
 
     def test_loss_of_the_best_denoiser_is_its_posterior_variance(self, gaussian: MixtureDenoiser) -> None:
         """For N(m, S), E |x - D(x + sigma n)|^2 = tr(S sigma^2 / (S + sigma^2))."""
-        images = to_intensities(gaussian_images(2000, 6)).view(-1, 1, 28, 28)
-        seen = to_model(images).flatten(1)
-        mixture = MixtureDenoiser(1, 1, 64)
-        mixture.fit(seen, torch.zeros(len(seen), dtype=torch.int64), 0)
-        values = torch.linalg.eigvalsh(torch.cov(seen.T.double(), correction=0))
+        clean = to_model(to_intensities(gaussian_images(2000, 6))).view(-1, 1, 28, 28)
+        mixture = MixtureDenoiser(1, 64)
+        mixture.fit(clean.flatten(1), torch.zeros(len(clean), dtype=torch.int64))
+        values = torch.linalg.eigvalsh(torch.cov(clean.flatten(1).T.double(), correction=0))
         for level in (0.3, 1.0, 5.0):
-            sigma = torch.full((len(images),), level)
-            noise = torch.randn(images.shape, generator=make_rng(1))
-
-            def best(x: torch.Tensor, s: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
-                mean: torch.Tensor = mixture(x, s, told)
-                return mean
-
-            found = float(denoising_error(best, images, torch.zeros(len(images), 1), sigma, noise))
+            sigma = torch.full((len(clean),), level)
+            noisy = clean + level * torch.randn(clean.shape, generator=make_rng(1))
+            best = mixture(noisy, sigma, torch.zeros(len(clean), 1))
             posterior = float((values * level**2 / (values + level**2)).sum()) / NUM_PIXELS
             wanted = posterior * float(loss_weight(torch.tensor(level)))
-            assert found == pytest.approx(wanted, rel=0.1)
-            worse = denoising_error(
-                lambda x, s, told: best(x, s, told) + 0.3, images, torch.zeros(2000, 1), sigma, noise
-            )
-            assert float(worse) > wanted * 1.1
+            assert float(denoising_error(best, clean, sigma)) == pytest.approx(wanted, rel=0.1)
+            assert float(denoising_error(best + 0.3, clean, sigma)) > wanted * 1.1
+
+    def test_training_adds_the_noise_that_it_is_given(self, model: Any) -> None:
+        """Before any training both networks say what the mixture says of the noisy images."""
+        grey = torch.randint(0, 256, (8, 1, 28, 28), generator=make_rng(1), dtype=torch.uint8)
+        sigma, noise = torch.linspace(0.1, 9, 8), torch.randn(8, 1, 28, 28, generator=make_rng(2))
+        labels = torch.arange(8)
+        means, guiding = model(grey, sigma, noise, labels)
+        x = to_model(to_unit(grey)) + sigma.view(-1, 1, 1, 1) * noise
+        assert torch.allclose(means, model.mixture(x, sigma, model.condition(labels).prior), atol=1e-5)
+        prior = model.mixture.log_weights.expand(2, -1)
+        assert torch.allclose(guiding, model.mixture(x[::4], sigma[::4], prior), atol=1e-5)
 
     def test_intensities_come_back_and_black_is_apart(self) -> None:
         x = torch.tensor([0.0, 1 / 255, 0.5, 1.0])
@@ -184,7 +222,7 @@ class TestSampler:
         for steps in (1, 2, 7, 100):
             levels = noise_levels(steps)
             assert len(levels) == steps + 1
-            assert levels[0] == pytest.approx(LARGEST)
+            assert levels[0] == LARGEST
             assert levels[-1] == 0
             assert all(first > second for first, second in pairwise(levels))
 
@@ -205,37 +243,44 @@ class TestGuidance:
         _disturb(model)
         none = DiffusionSampling(guidance=0.0, guided_from=0.1, guided_to=30.0, evaluations=12, noise_excess=1.0)
         labels = torch.tensor([1, 8])
-        differing = []
+        guided = []
         for step in model.steps(labels, none, make_rng(0)):
             sigma = torch.full((2,), step.sigma)
-            untold = model(step.x, sigma, model.untold(2, step.x.device))
-            same = torch.allclose(step.mean, untold, atol=1e-4)
-            assert same or not is_guided(step.sigma, none)
-            differing.append(not same)
-        assert any(differing)  # at the largest noise the label is read
-        assert not all(differing)
+            guided.append(torch.allclose(step.mean, model.denoise_untold(step.x, sigma), atol=1e-4))
+            assert guided[-1] == (0.1 <= step.sigma <= 30)
+        assert any(guided)
+        assert not all(guided)  # at the largest noise the label is read
 
     def test_guide_is_linear_in_the_weight(self) -> None:
-        told, untold = torch.tensor([3.0]), torch.tensor([1.0])
-        assert [float(guide(told, untold, weight)) for weight in (0, 1, 2)] == [1, 3, 5]
+        mean, guiding = torch.tensor([3.0]), torch.tensor([1.0])
+        assert [float(guide(mean, guiding, weight)) for weight in (0, 1, 2)] == [1, 3, 5]
 
     @pytest.mark.parametrize("guidance", [0.0, 1.0, 2.0])
     @pytest.mark.parametrize("evaluations", [1, 2, 3, 10, 57, 100])
-    def test_evaluations_are_never_exceeded(self, model: Any, guidance: float, evaluations: int) -> None:
+    def test_evaluations_are_counted(self, model: Any, guidance: float, evaluations: int) -> None:
         model.sampling = DiffusionSampling(guidance=guidance, **SAMPLING, evaluations=evaluations)
-        steps = len(model.levels(model.sampling)) - 1
-        assert model.nfe <= evaluations
-        assert model.nfe >= evaluations - 2
-        if guidance == 1:
-            assert steps == evaluations
-        counted = []
-        model.denoiser.register_forward_pre_hook(lambda _, given: counted.append(len(given[0])))
+        counted: dict[str, int] = {"denoiser": 0, "guide": 0}
+
+        def count(name: str) -> Any:
+            def add(_: Any, given: Any) -> None:
+                counted[name] += len(given[0])
+
+            return add
+
+        for name in counted:
+            getattr(model, name).register_forward_pre_hook(count(name))
         model.sample(torch.tensor([4]), make_rng(0))
-        assert sum(counted) == model.nfe
+        assert counted["denoiser"] == model.nfe == evaluations
+        assert counted["guide"] == sum(guidance != 1 and 0.2 <= sigma <= 20 for sigma in noise_levels(evaluations)[:-1])
 
     def test_guidance_acts_between_its_levels(self) -> None:
-        sampling = DiffusionSampling(guidance=2.0, **SAMPLING, evaluations=5)
-        assert [is_guided(sigma, sampling) for sigma in (0.1, 0.2, 5.0, 20.0, 21.0)] == [False, True, True, True, False]
+        one = Guide(2.0, 0.2, 20.0, lambda x, _: x)
+        assert [one.acts_at(sigma) for sigma in (0.1, 0.2, 5.0, 20.0, 21.0)] == [False, True, True, True, False]
+        assert not Guide(1.0, 0.2, 20.0, lambda x, _: x).acts_at(5.0)
+
+    def test_levels_out_of_order_are_named(self) -> None:
+        with pytest.raises(ValueError, match="guided_from must be at most guided_to, 1"):
+            DiffusionSampling(guidance=2.0, guided_from=2.0, guided_to=1.0, evaluations=5, noise_excess=1.0)
 
 
 class TestMuon:
@@ -294,20 +339,21 @@ def test_training_fits_the_mixture_and_learns_what_it_lacks() -> None:
     squares = 255 * torch.randint(0, 2, (400, 1, 7, 7), generator=make_rng(3), dtype=torch.uint8)
     split = Split(squares.repeat_interleave(4, 2).repeat_interleave(4, 3), torch.arange(400) % 10)
     batches = objective.batches(split, 40, rng, rank=0, world_size=1)
-    assert float(model.denoiser.mixture.means.abs().sum()) > 0
+    assert float(model.mixture.means.abs().sum()) > 0
 
     def error() -> float:
         x, y = to_unit(split.images[:200]), split.labels[:200]
         with torch.no_grad():
             sigma = torch.logspace(-1, 1, 200)
-            return float(denoising_error(model, x, y, sigma, torch.randn(x.shape, generator=make_rng(1))))
+            means, _ = model(split.images[:200], sigma, torch.randn(x.shape, generator=make_rng(1)), y)
+            return float(denoising_error(means, to_model(x), sigma))
 
-    before, fitted_means = error(), model.denoiser.mixture.means.clone()
+    before, fitted_means = error(), model.mixture.means.clone()
     for _ in range(12):
         for x, y in batches:
             objective.step(x, y, rng)
         batches = objective.batches(split, 40, rng, rank=0, world_size=1)
-    assert torch.equal(model.denoiser.mixture.means, fitted_means)
+    assert torch.equal(model.mixture.means, fitted_means)
     assert error() < 0.85 * before
 
 

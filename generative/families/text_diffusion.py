@@ -2,27 +2,39 @@
 
 Captions are written by a grammar (`generative.captions`) over what is measured in each training image. A fifth of
 the combinations of attributes is never seen in training, so that prompts can ask for what the model has to compose.
+Samples are guided by two networks, one that knows nothing and one that knows the class alone (Brooks, Holynski, Efros
+2023, "InstructPix2Pix: Learning to Follow Image Editing Instructions", CVPR, section 3.2.1, has two weights likewise).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from generative.capabilities.diagnosing import Diagnostic, Table
 from generative.capabilities.prompting import FollowsPrompts, Prompt
 from generative.captions import CHANCES, SHADES, Grammar, Kind, split_words
-from generative.compute.portable import Linear
+from generative.compute.portable import Linear, matmul
 from generative.compute.runtime import make_rng
-from generative.data.images import WHITE
 from generative.data.splits import Split
 from generative.errors import SettingError
-from generative.networks.denoiser import Condition
 from generative.networks.text_encoder import PADDING, SPECIAL, START, TextEncoder
 from generative.training import diffusion
-from generative.training.diffusion import DiffusionConfig, DiffusionModel, DiffusionObjective, DiffusionTraining
+from generative.training.diffusion import (
+    Condition,
+    DiffusionConfig,
+    DiffusionModel,
+    DiffusionObjective,
+    DiffusionSampling,
+    DiffusionTraining,
+    Guide,
+    Level,
+    to_grey,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -52,47 +64,88 @@ class Training(DiffusionTraining):
         return captions
 
 
+class Sampling(DiffusionSampling):
+    """Settings of sampling, with a second guidance, by what the network says if it is told the class alone."""
+
+    attribute_guidance: Annotated[float, Field(ge=0, le=100)]  # 1: none
+    attributes_from: Level  # noise level from which it acts, to guided_to
+
+
 class Config(DiffusionConfig):
     """Settings of a diffusion model of captions."""
 
     training: Training
+    sampling: Sampling
 
     def condition(self) -> str:
         return "a caption of class, brightness and shape, read by a text encoder"
 
+    def sources(self) -> list[str]:
+        return [*super().sources(), "Brooks et al. 2023, InstructPix2Pix, CVPR: guidance with two weights"]
+
+    def mixture(self) -> str:
+        return "a mixture of Gaussians, one for each combination of attributes,"
+
 
 class Model(DiffusionModel, FollowsPrompts):
-    """The denoiser, told tokens (B, 24) of a caption, or nothing but its start."""
+    """The network is told tokens (B, 24) of a caption; each combination of attributes has a Gaussian.
+
+    The text encoder tells how likely each combination is. Combinations are made of parts (a class; a class and how
+    bright it is; a class and a side of one of its bounds), and their logits, the vectors that the network is told, and
+    the means of Gaussians that no training image was of are sums over these: what was never seen is composed.
+    """
 
     shares: Tensor
     wordings: Tensor
+    parts: Tensor
 
     def __init__(self, config: Training, num_classes: int) -> None:
-        super().__init__(config, num_classes)
         if len(config.captions) != num_classes:
             raise SettingError(
                 f"'captions' describes {len(config.captions)} classes, but the data have {num_classes}: one entry each."
             )
-        self.grammar = Grammar(config.captions)
-        self.tokens = {word: at for at, word in enumerate(self.grammar.words, SPECIAL)}
+        grammar = Grammar(config.captions)
+        count = len(grammar.combinations)
+        super().__init__(config, num_classes, count)
+        self.grammar = grammar
+        self.tokens = {word: at for at, word in enumerate(grammar.words, SPECIAL)}
         self.encoder = TextEncoder(len(self.tokens), _LENGTH, config.width)
-        self.prior = Linear(config.width, len(self.denoiser.mixture.labels))
-        nn.init.zeros_(self.prior.weight)
-        nn.init.zeros_(self.prior.bias)
-        count = len(self.grammar.combinations)
+        self.register_buffer("parts", grammar.parts().float(), persistent=False)  # (combinations, parts)
+        self.recognise = Linear(config.width, self.parts.shape[1])
+        self.meanings = nn.Parameter(torch.randn(self.parts.shape[1], config.width))
         texts = self._write(torch.arange(count).repeat_interleave(_WORDINGS), _MENTIONED)
         wordings = self.tell_captions(texts, torch.device("cpu")).view(count, _WORDINGS, _LENGTH)
         self.register_buffer("wordings", wordings, persistent=False)
         self.register_buffer("shares", torch.full((count,), 1 / count))  # of each combination in the training images
 
-    def condition(self, told: Tensor) -> Condition:
-        vector = self.encoder(told)
-        return Condition(vector, self.denoiser.mixture.log_weights + self.prior(vector))
+    def fit_mixture(self, images: Tensor, train: Split) -> None:
+        self.mixture.fit(images, self.grammar.places(train.images, train.labels), self.parts)
 
-    def untold(self, count: int, device: torch.device) -> Tensor:
-        tokens = torch.full((count, _LENGTH), PADDING, device=device)
-        tokens[:, 0] = START
-        return tokens
+    def read(self, told: Tensor) -> Tensor:
+        """Logarithms of how likely each combination is (B, combinations), given tokens (B, 24)."""
+        return matmul(self.recognise(self.encoder(told)), self.parts.T).float().log_softmax(1)
+
+    def condition(self, told: Tensor) -> Condition:
+        return self._condition(self.read(told))
+
+    def _condition(self, likely: Tensor) -> Condition:
+        return Condition(matmul(matmul(likely.exp(), self.parts), self.meanings), likely)
+
+    def guides(self, told: Tensor, sampling: Any) -> list[Guide]:
+        """The untold network, and that of the class alone; settings without the latter have the former."""
+        found = super().guides(told, sampling)
+        if isinstance(sampling, Sampling):
+            alone = partial(self.denoise, condition=self._of_class(self.read(told)))
+            found.append(Guide(sampling.attribute_guidance, sampling.attributes_from, sampling.guided_to, alone))
+        return found
+
+    def _of_class(self, likely: Tensor) -> Condition:
+        """The condition if all that is known are the classes, as likely as those of combinations (B, combinations)."""
+        owners = torch.tensor([combination.label for combination in self.grammar.combinations], device=likely.device)
+        own = F.one_hot(owners, self.num_classes).to(likely)  # (combinations, classes)
+        shares = self.shares + _HARDLY
+        spread = matmul(likely.exp(), own)[:, owners] * (shares / (shares @ own)[owners])
+        return self._condition(spread.log())
 
     def tell(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         """Tokens (B, 24) of prompts.
@@ -119,7 +172,7 @@ class Model(DiffusionModel, FollowsPrompts):
         of_label = torch.tensor([combination.label for combination in self.grammar.combinations], device=labels.device)
         weights = (self.shares + _HARDLY) * (labels.unsqueeze(1) == of_label)  # (B, combinations)
         places = torch.multinomial(weights, 1, generator=rng)[:, 0]
-        return self.captioned(places, draw_chances(len(places), rng))
+        return self.captioned(places, torch.rand(len(places), generator=rng, device=rng.device))
 
     def captioned(self, places: Tensor, chances: Tensor) -> Tensor:
         """Tokens (B, 24) of captions of combinations, given their places (B,) and random numbers (B,) in [0, 1)."""
@@ -176,7 +229,9 @@ class Model(DiffusionModel, FollowsPrompts):
 
 
 class Objective(DiffusionObjective):
-    """The denoising error given captions of what is measured in the images."""
+    """The denoising error given captions of what is measured in the images, and how well the captions are read."""
+
+    losses = DiffusionObjective.losses | {"loss_reading": "cross-entropy of the combination given its caption, nats"}
 
     def __init__(self, model: Model, config: Training, fabric: "Fabric", total_steps: int) -> None:
         super().__init__(model, config, fabric, total_steps)
@@ -208,19 +263,10 @@ class Objective(DiffusionObjective):
         chosen = torch.cat([kept, *again])[: len(train)]
         return Split(train.images[chosen], train.labels[chosen])
 
-    def tell(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+    def tell(self, x: Tensor, y: Tensor, chances: Tensor) -> Tensor:
         model: Any = self.raw_model
-        ranks = self.fabric.world_size
-        chances = draw_chances(len(x) * ranks, rng)[self.fabric.global_rank :: ranks]
         tokens: Tensor = model.captioned(model.grammar.places(to_grey(x), y), chances)
         return tokens
 
-
-def draw_chances(count: int, rng: torch.Generator) -> Tensor:
-    """Random numbers in [0, 1) (count,)."""
-    return torch.rand(count, generator=rng, device=rng.device)
-
-
-def to_grey(x: Tensor) -> Tensor:
-    """Intensities in [0, 1] of grey levels as these, uint8: `to_uint8` for what is known to be finite."""
-    return (x * WHITE).round().to(torch.uint8)
+    def further_losses(self, model: Any, told: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"loss_reading": F.nll_loss(model.read(told), model.grammar.places(to_grey(x), y))}

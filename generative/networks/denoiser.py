@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from generative.compute.portable import Linear
-from generative.networks.mixture_denoiser import MixtureDenoiser
 from generative.networks.unet import UNet
 
 LARGEST, SMALLEST = 80.0, 0.02  # standard deviations of the noise that sampling begins and ends with
@@ -25,40 +24,39 @@ _WAVES = 16  # of each kind that tell the network the level
 _LOWEST, _HIGHEST = 0.5, 32.0  # frequencies of the waves
 
 
-class Condition(NamedTuple):
-    """What the image of each noisy one is: a vector (B, D), and logits (B, J) of the components of the mixture."""
-
-    vector: Tensor
-    prior: Tensor
-
-
 class Denoiser(nn.Module):
-    """Noisy images (B, 1, 28, 28), noise levels (B,) and conditions to means of the images (B, 1, 28, 28).
+    """Noisy images (B, 1, 28, 28), their levels and what is known of them to means of the images (B, 1, 28, 28).
 
-    What a mixture of Gaussians knows is given; a U-Net learns what is missing, and is told what the mixture says.
+    A U-Net learns what is missing in `known`; before the training that is all it says.
 
     Args:
         channels: of the U-Net at 14 x 14 and at 7 x 7.
         width: D of the conditions.
-        mixture: to be fitted before the training.
     """
 
     frequencies: Tensor
 
-    def __init__(self, channels: tuple[int, int], width: int, mixture: MixtureDenoiser) -> None:
+    def __init__(self, channels: tuple[int, int], width: int) -> None:
         super().__init__()
-        self.mixture = mixture
         self.level = nn.Sequential(Linear(2 * _WAVES, width), nn.SiLU(), Linear(width, width))
         self.network = UNet(2, channels, width)
         frequencies = torch.logspace(math.log2(_LOWEST), math.log2(_HIGHEST), _WAVES, base=2)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, known: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The means.
+
+        Args:
+            x: noisy images.
+            sigma: standard deviation of the noise (B,).
+            known: means (B, 1, 28, 28) that are to be mended.
+            condition: what else the images are known to be (B, D).
+        """
         level = sigma[:, None, None, None]
         shrink = (level.square() + 1).rsqrt()
-        known = self.mixture(x, sigma, condition.prior)
         phase = sigma.log()[:, None] / 4 * self.frequencies
-        vector = self.level(torch.cat([phase.sin(), phase.cos()], 1)) + condition.vector
+        vector = self.level(torch.cat([phase.sin(), phase.cos()], 1))
+        vector = vector if condition is None else vector + condition
         learned: Tensor = self.network(torch.cat([shrink * x, known], 1), vector)
         return known + level * shrink * learned
 
@@ -83,7 +81,8 @@ def noise_levels(steps: int) -> list[float]:
     if steps == 1:
         return [LARGEST, 0.0]
     first, last = LARGEST ** (1 / _BEND), SMALLEST ** (1 / _BEND)
-    return [(first + at / (steps - 1) * (last - first)) ** _BEND for at in range(steps)] + [0.0]
+    between = [(first + at / (steps - 1) * (last - first)) ** _BEND for at in range(1, steps)]
+    return [LARGEST, *between, 0.0]
 
 
 class Step(NamedTuple):
@@ -114,6 +113,10 @@ def solve(denoise: Callable[[Tensor, float], Tensor], x: Tensor, levels: list[fl
         before = (mean, step)
 
 
-def guide(with_condition: Tensor, without: Tensor, weight: float) -> Tensor:
-    """Means that follow the condition more (weight > 1) or less than they would: Ho, Salimans 2022, equation 6."""
-    return without + weight * (with_condition - without)
+def guide(mean: Tensor, guiding: Tensor, weight: float) -> Tensor:
+    """Means pushed away from those of another network (weight > 1), or drawn towards them.
+
+    Ho, Salimans 2022, equation 6, where the other is told no condition; Karras et al. 2024, "Guiding a Diffusion Model
+    with a Bad Version of Itself", NeurIPS, where it is a worse one.
+    """
+    return guiding + weight * (mean - guiding)

@@ -16,6 +16,8 @@ from generative.compute.portable import matmul
 from generative.data.images import NUM_PIXELS
 
 SUBSPACE = 256  # leading directions of all images, in which those of the components are sought
+_RIDGE = 1e-3  # images that count against what parts are worth: their sum is known, not each
+_NEVER = -1e30  # logarithm of the weight of what has no image: finite, so that a class without any still has a mean
 _FLOOR = 1e-4  # variance added in every direction: clusters have fewer images than pixels
 
 
@@ -25,25 +27,21 @@ class MixtureDenoiser(nn.Module):
     Each Gaussian has its mean, the `rank` directions of largest variance, and one variance in all others.
 
     Args:
-        num_classes: of the images.
-        components: of each class.
-        rank: directions of each component, at most 256.
+        count: J, of the Gaussians.
+        rank: directions of each, at most 256.
     """
 
     log_weights: Tensor
-    labels: Tensor
     means: Tensor
     directions: Tensor
     centres: Tensor
     variances: Tensor
     rests: Tensor
 
-    def __init__(self, num_classes: int, components: int, rank: int) -> None:
+    def __init__(self, count: int, rank: int) -> None:
         super().__init__()
-        count = num_classes * components
-        self.num_classes, self.rank = num_classes, rank
+        self.rank = rank
         self.register_buffer("log_weights", torch.full((count,), -math.log(count)))
-        self.register_buffer("labels", torch.arange(num_classes).repeat_interleave(components))  # of each component
         self.register_buffer("means", torch.zeros(count, NUM_PIXELS))
         self.register_buffer("directions", torch.eye(NUM_PIXELS)[:rank].repeat(count, 1))  # (count * rank, 784)
         self.register_buffer("centres", torch.zeros(count, rank))  # the means along the directions
@@ -51,40 +49,43 @@ class MixtureDenoiser(nn.Module):
         self.register_buffer("rests", torch.ones(count))
 
     @torch.no_grad()
-    def fit(self, images: Tensor, labels: Tensor, seed: int) -> None:
-        """Fit the components of each class to its images (N, 784), of labels (N,): clusters, and their moments.
+    def fit(self, images: Tensor, members: Tensor, parts: Tensor | None = None) -> None:
+        """Fit each Gaussian to its images.
 
-        Images are on the scale of what is to be denoised (`to_model`).
+        One that has none weighs nothing. With `parts` it is composed of those that have some: its mean is the sum of
+        what its parts are worth, its variances are those of the Gaussians that differ from it in one part alone.
 
-        A component that would be empty stays as it was.
+        Args:
+            images: (N, 784), on the scale of what is to be denoised (`to_model`).
+            members: the Gaussian of each, int64 (N,).
+            parts: which parts each Gaussian has, (J, P) of 0 and 1, for example its class and its brightness.
         """
-        x = images.double().cpu()
+        x, members = images.double().cpu(), members.cpu()
         basis = _leading(x - x.mean(0), SUBSPACE)[1]
-        for label in range(self.num_classes):
-            own = x[labels.cpu() == label]
-            places = (self.labels == label).nonzero()[:, 0].tolist()
-            clusters = _cluster(own @ basis, len(places), seed)
-            for number, place in enumerate(places):
-                if bool((chosen := clusters == number).any()):
-                    self._set(place, own[chosen], basis, len(x))
+        counts = torch.bincount(members, minlength=len(self.means)).double()
+        means = torch.zeros_like(self.means, dtype=torch.double, device="cpu").index_add_(0, members, x)
+        means = means / counts.clamp(min=1).unsqueeze(1)
+        around = x - means[members]
+        self.log_weights.copy_((counts / len(x)).log().clamp(min=_NEVER))
+        if parts is not None:
+            parts = parts.double().cpu()
+            means = torch.where((counts > 0).unsqueeze(1), means, _composed(means, counts, parts))
+        for place in range(len(means)):
+            chosen = members == place
+            if parts is not None and not counts[place]:
+                chosen = ((parts @ parts[place]) == parts[place].sum() - 1)[members]
+            if bool(chosen.any()):
+                self._set(place, means[place], around[chosen], basis)
 
-    def _set(self, place: int, members: Tensor, basis: Tensor, total: int) -> None:
-        mean = members.mean(0)
-        centred = members - mean
-        variances, directions = _leading(centred @ basis, self.rank)
-        rest = (centred.square().sum() / len(members) - variances.sum()).clamp(min=0)
-        self.log_weights[place] = math.log(len(members) / total)
-        self.means[place] = mean.float()
+    def _set(self, place: int, mean: Tensor, around: Tensor, basis: Tensor) -> None:
+        variances, directions = _leading(around @ basis, self.rank)
+        rest = (around.square().sum() / len(around) - variances.sum()).clamp(min=0)
         directions = (basis @ directions).T
+        self.means[place] = mean.float()
         self.directions[place * self.rank : (place + 1) * self.rank] = directions.float()
         self.centres[place] = (directions @ mean).float()
-        self.variances[place] = variances.float() + _FLOOR
+        self.variances[place] = variances.clamp(min=0).float() + _FLOOR
         self.rests[place] = float(rest) / (NUM_PIXELS - self.rank) + _FLOOR
-
-    def prior_of_label(self, labels: Tensor) -> Tensor:
-        """Logits (B, J) of the components of each label alone, of all where the label is the number of classes."""
-        own = (labels.unsqueeze(1) == self.labels) | (labels.unsqueeze(1) == self.num_classes)
-        return torch.where(own, self.log_weights, -torch.inf)
 
     def forward(self, x: Tensor, sigma: Tensor, prior: Tensor) -> Tensor:
         """The means.
@@ -113,15 +114,40 @@ class MixtureDenoiser(nn.Module):
         return (mean + (share * shrink).sum(1, keepdim=True) * flat).view_as(x)
 
 
-def _leading(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Variances (count,) of centred vectors (N, D) and their directions (D, count), the largest last."""
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    return values[-count:], vectors[:, -count:]
+def cluster(images: Tensor, labels: Tensor, per_class: int, seed: int) -> Tensor:
+    """Clusters of the images of each class, numbered class by class: int64 (N,).
+
+    Args:
+        images: (N, 784).
+        labels: classes, int64 (N,).
+        per_class: clusters of each class; some have no image where there are fewer images.
+        seed: of k-means.
+    """
+    x, labels = images.double().cpu(), labels.cpu()
+    leading = x @ _leading(x - x.mean(0), SUBSPACE)[1]
+    members = torch.zeros_like(labels)
+    for label in labels.unique().tolist():
+        own = labels == label
+        members[own] = label * per_class + _clusters(leading[own], per_class, seed)
+    return members
 
 
-def _cluster(vectors: Tensor, count: int, seed: int) -> Tensor:
+def _clusters(vectors: Tensor, count: int, seed: int) -> Tensor:
     """Which of `count` clusters each of (N, D) belongs to, by k-means on one thread: int64 (N,)."""
     if len(vectors) <= count:
         return torch.arange(len(vectors))
     with threadpool_limits(1):
         return torch.from_numpy(KMeans(count, n_init=1, random_state=seed).fit_predict(vectors.numpy())).long()
+
+
+def _composed(means: Tensor, counts: Tensor, parts: Tensor) -> Tensor:
+    """Means (J, D) as sums of what parts (J, P) are worth, by least squares with a weight (J,) of each given mean."""
+    weighted = parts * counts.unsqueeze(1)
+    worth = torch.linalg.solve(parts.T @ weighted + _RIDGE * torch.eye(parts.shape[1]).double(), weighted.T @ means)
+    return parts @ worth
+
+
+def _leading(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Variances (count,) of centred vectors (N, D) and their directions (D, count), the largest last."""
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    return values[-count:], vectors[:, -count:]

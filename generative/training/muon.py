@@ -55,7 +55,9 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _orthogonal_step(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
-        mean = state.setdefault("mean", torch.zeros_like(gradient))
+        if not state:
+            state["mean"] = torch.zeros_like(gradient)
+        mean = state["mean"]
         mean.lerp_(gradient, 1 - _MOMENTUM)
         matrix = gradient.lerp(mean, _MOMENTUM).reshape(len(gradient), -1)  # Nesterov's momentum
         rows, columns = matrix.shape
@@ -64,13 +66,13 @@ class Muon(torch.optim.Optimizer):
     def _adam_step(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         if not state:
             state |= {
-                "steps": torch.zeros(()),
+                "step": torch.zeros(()),
                 "mean": torch.zeros_like(gradient),
                 "square": torch.zeros_like(gradient),
             }
         first, second = _BETAS
-        state["steps"] += 1
-        steps = state["steps"]
+        state["step"] += 1
+        steps = state["step"]
         state["mean"].lerp_(gradient, 1 - first)
         state["square"].lerp_(gradient.square(), 1 - second)
         scale = square_root(state["square"] / (1 - second**steps)) + _EPSILON
