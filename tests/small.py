@@ -116,6 +116,14 @@ def build(config: Any, total_steps: int = 100, fabric: Fabric | None = None) -> 
     return model, family.Objective(model, config.training, fabric, total_steps), fabric
 
 
+def disturb(module: torch.nn.Module, size: float = 0.05) -> None:
+    """Add noise to all weights, so that layers which start at zero read what they are given."""
+    rng = make_rng(_SEED)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.add_(size * torch.randn(weight.shape, generator=rng))
+
+
 def train(config: Any, split: Split, folder: Path, fabric: Fabric | None = None, **changes: Any) -> tuple[Any, History]:
     """Train one model of `config` on `split`, which also serves as validation split, and prepare it to sample."""
     training = config.training

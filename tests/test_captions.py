@@ -12,7 +12,7 @@ from generative.data.splits import Split
 from generative.errors import SettingError
 from generative.families.text_diffusion import Config, Model
 from generative.networks.text_encoder import PADDING, START, TextEncoder
-from tests.small import ZOO_PARAMS, build, make_blobs, small_config
+from tests.small import ZOO_PARAMS, build, disturb, make_blobs, small_config
 
 
 def draw_chances(count: int, rng: torch.Generator) -> torch.Tensor:
@@ -243,9 +243,7 @@ class TestTextDiffusion:
         model, objective, _ = build(config)
         objective.choose(make_blobs(), make_rng(0))
         model.eval()
-        with torch.no_grad():
-            for weight in model.parameters():
-                weight.add_(0.1 * torch.randn(weight.shape, generator=make_rng(3)))
+        disturb(model)
 
         def draw(weight: float) -> torch.Tensor:
             changes = {"attribute_guidance": weight, "attributes_from": 0.0, "guided_to": 100.0}

@@ -23,7 +23,7 @@ from generative.networks.denoiser import (
 from generative.networks.mixture_denoiser import MixtureDenoiser, cluster
 from generative.training.diffusion import DiffusionSampling, Guide, denoising_error
 from generative.training.muon import Muon, orthogonalise
-from tests.small import build, small_config
+from tests.small import build, disturb, small_config
 
 SAMPLING: dict[str, Any] = {"guided_from": 0.2, "guided_to": 20.0, "noise_excess": 1.0}
 
@@ -229,7 +229,7 @@ class TestSampler:
 
 class TestGuidance:
     def test_weight_one_is_no_guidance(self, model: Any) -> None:
-        _disturb(model)
+        disturb(model)
         labels = torch.tensor([0, 3, 7])
         never = DiffusionSampling(guidance=5.0, guided_from=30.0, guided_to=31.0, evaluations=6, noise_excess=1.0)
         one = DiffusionSampling(guidance=1.0, **SAMPLING, evaluations=6)
@@ -240,7 +240,7 @@ class TestGuidance:
         )
 
     def test_weight_zero_does_not_read_the_label_where_it_acts(self, model: Any) -> None:
-        _disturb(model)
+        disturb(model)
         none = DiffusionSampling(guidance=0.0, guided_from=0.1, guided_to=30.0, evaluations=12, noise_excess=1.0)
         labels = torch.tensor([1, 8])
         guided = []
@@ -355,11 +355,3 @@ def test_training_fits_the_mixture_and_learns_what_it_lacks() -> None:
         batches = objective.batches(split, 40, rng, rank=0, world_size=1)
     assert torch.equal(model.mixture.means, fitted_means)
     assert error() < 0.85 * before
-
-
-def _disturb(model: Any) -> None:
-    """Weights that start at zero get values, so that the condition matters."""
-    rng = make_rng(7)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.05 * torch.randn(weight.shape, generator=rng))

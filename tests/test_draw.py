@@ -11,13 +11,12 @@ import torch
 import yaml
 from PIL import Image
 
-from generative.compute.runtime import make_rng
 from generative.data.splits import Split, to_uint8
 from generative.errors import PipelineError, SettingError
 from generative.loading import load_model
 from generative.releasing import save_model
 from stages.common.paths import ZOO
-from tests.small import CLASSES, PARAMS, ROOT, ZOO_PARAMS, build, make_blobs, shrunk, small_config
+from tests.small import CLASSES, PARAMS, ROOT, ZOO_PARAMS, build, disturb, make_blobs, shrunk, small_config
 from tools.draw import in_rows
 
 
@@ -32,9 +31,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in blocks:
         config = small_config(blocks[name]["family"])
         model, _, _ = build(config)
-        with torch.no_grad():  # layers that start at zero would not read the prompt
-            for weight in model.parameters():
-                weight.add_(0.05 * torch.randn(weight.shape, generator=make_rng(1)))
+        disturb(model)
         model.eval().prepare_sampling(config.sampling, Split(*_some()))
         save_model(folder / ZOO.released(name), model, config, name=name, dataset="blobs", classes=CLASSES)
     return folder

@@ -25,15 +25,12 @@ from generative.networks.flows import (
     convolutional_steps,
     dense_steps,
 )
-from tests.small import small_config, train
+from tests.small import disturb, small_config, train
 
 
 def disturbed(layer: nn.Module) -> nn.Module:
     """The same with weights that are not those it starts with, in float64."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for value in layer.parameters():
-            value.add_(0.2 * torch.randn_like(value))
+    disturb(layer, 0.2)
     return layer.double()
 
 
