@@ -12,7 +12,7 @@ A family file defines three classes with these names:
 - `plain_step(config, num_classes, device)`: the update of a first tutorial for the same networks, which `make bench`
   compares with.
 
-Nothing else in the project knows any family by name.
+Nothing else in the project knows any family by name, but for the theory sheet, whose statements are about families.
 """
 
 from abc import abstractmethod

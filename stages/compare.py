@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from generative.figures import charts, images
-from generative.figures.strips import load_strip
+from generative.figures.strips import load_strip, save_strip
 from generative.figures.style import save_figure
 from generative.io.files import read_json
 from generative.io.tables import read_table, write_table
@@ -27,6 +27,7 @@ from stages.common.published import (
     read_entries,
 )
 
+_ROW = 10  # samples of a model that stand beside its scores
 _FEW = 6  # panels that stand in two columns of the report
 
 
@@ -49,6 +50,9 @@ def main(here: Pipeline) -> None:
     }
     squares = {name: entry.folder / "samples.png" for name, entry in entries.items()}
     shown = {name: load_strip(path) for name, path in squares.items() if path.exists()}
+    for name, samples in shown.items():
+        row = samples[:_ROW]
+        save_strip(row, len(row), here.comparison / "strips" / f"{name}.png")
     figures["samples"] = images.sample_panels({"real test images": shown.pop(REAL)} | shown)
     encoders = [name for name, entry in entries.items() if (entry.folder / "latents.json").exists()]
     if encoders:

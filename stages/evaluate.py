@@ -35,6 +35,7 @@ from generative.scores.score import Score, mean_score
 from stages.common.dataset import read_dataset
 from stages.common.extractors import load_extractor
 from stages.common.generated import (
+    Denoiser,
     Encodings,
     Generated,
     Grid,
@@ -98,6 +99,7 @@ def main(here: Pipeline, name: str) -> None:
     for part, score in SCORERS.items():
         if (found := getattr(made, part)) is not None:
             score(result, found, made, context)
+    result.scores |= {"stored_numbers": Score(made.stored_numbers, 0.0), "images_seen": Score(made.images_seen, 0.0)}
     result.epochs = score_epochs(load_tensors(here.kept(name)), context)
     write_scores(here.scores(name), name, result)
 
@@ -189,6 +191,8 @@ def score_encodings(result: Result, encodings: Encodings, _: Generated, context:
     overall, by_class = reconstruction_summary(test, encodings.reconstructions, context.classes)
     floor = pca_error(context.train.images, test.images, min(latents.shape[1], test.images[0].numel()))
     result.scores |= overall | {"pca_mse_x1000": mean_score(1000 * floor)}
+    result.scores["latent_dimensions"] = Score(latents.shape[1], 0.0)
+    result.scores["decoder_rank"] = Score(encodings.decoder_rank, 0.0)
     seen = context.classes_seen(encodings.paths.flatten(0, 1)).view(encodings.paths.shape[:2])
     result.scores |= path_summary(seen, test.labels[encodings.path_ends])
     result.per_class |= by_class
@@ -251,22 +255,31 @@ def score_posterior(result: Result, posterior: Posterior, made: Generated, _: Co
 
 
 def score_translations(result: Result, translations: Translations, _: Generated, context: Context) -> None:
-    """Translations beside the truth and beside the untranslated image, cycles, and distances to the target domain."""
+    """Translations, cycles, and distances to the target domain; what a classifier of the first domain makes of both.
+
+    Beside the translation of each image stand the untranslated image, and the mean training image of its class.
+    """
     domains = (context.test.images, translations.rendered)
     for source, way in enumerate(("there", "back")):
         given, truth, answer = domains[source], domains[1 - source], translations.there[source]
-        compared = {way: (truth, answer), f"{way}_untranslated": (truth, given)}
-        compared[f"{way}_cycle"] = (given, translations.back[source])
+        compared = {
+            way: (truth, answer),
+            f"{way}_untranslated": (truth, given),
+            f"{way}_class_mean": (truth, translations.class_means[1 - source][context.test.labels]),
+            f"{way}_cycle": (given, translations.back[source]),
+        }
         for key, (wanted, found) in compared.items():
             values = reconstruction_scores(wanted, found)
             result.scores[f"{key}_mse_x1000"] = mean_score(1000 * values.mse)
             result.scores[f"{key}_ssim"] = mean_score(values.ssim)
-        network = next(iter(context.extractors.values()))
-        features, target = embed(network, answer).features, embed(network, truth).features
-        distance = frechet_distance(statistics(features), statistics(target))
-        result.scores[f"{way}_frechet_distance"] = Score(distance, 0.0)
-    right = context.classes_seen(translations.there[1]) == context.test.labels
-    result.scores["back_accuracy"] = mean_score(right)
+        by_extractor = {
+            key: pair_distances(embed(network, answer).features, embed(network, truth).features, context.config)
+            for key, network in context.extractors.items()
+        }
+        result.scores |= {f"{way}_{key}": score for key, score in leading_distances(by_extractor).items()}
+    judged = {"source": domains[0], "target": domains[1], "back": translations.there[1]}
+    for key, images in judged.items():
+        result.scores[f"{key}_accuracy"] = mean_score(context.classes_seen(images) == context.test.labels)
 
 
 def score_prompted(result: Result, prompted: Prompted, _: Generated, context: Context) -> None:
@@ -281,6 +294,11 @@ def score_prompted(result: Result, prompted: Prompted, _: Generated, context: Co
     result.scores["prompt_match_real"] = mean_score(real & prompted.caption_matches)
 
 
+def score_denoiser(result: Result, denoiser: Denoiser, _: Generated, __: Context) -> None:
+    """The share of directions of strong noise that leave no trace in what the network makes of it."""
+    result.scores["lost_directions"] = Score(denoiser.lost_directions / denoiser.directions, 0.0)
+
+
 SCORERS: dict[str, Callable[[Result, Any, Generated, Context], None]] = {  # by the part of what was generated
     "samples": score_samples,
     "encodings": score_encodings,
@@ -289,4 +307,5 @@ SCORERS: dict[str, Callable[[Result, Any, Generated, Context], None]] = {  # by 
     "posterior": score_posterior,
     "translations": score_translations,
     "prompted": score_prompted,
+    "denoiser": score_denoiser,
 }

@@ -17,7 +17,8 @@ What is made says the table MAKERS, for each capability of the model. data/gener
   below, `lower_bound` float32 (M,) of the first M images; where importance weights tighten it, `posterior_means`
   float32 (10000, d) and `log_weights` float32 (M, K): weights of K posterior samples for each of the first M images;
 - of one that translates: `rendered`, the test split in the second domain, `translated_0` and `translated_1` from each
-  domain to the other, `cycled_0` and `cycled_1` there and back, each uint8 (10000, 1, 28, 28);
+  domain to the other, `cycled_0` and `cycled_1` there and back, each uint8 (10000, 1, 28, 28); `class_means_0` and
+  `class_means_1` uint8 (C, 1, 28, 28), the mean training image of each class in each domain;
 - of one that follows prompts: `prompted` uint8 (M, 1, 28, 28), `prompt_labels` int64 (M,), `prompt_matches` bool (M,),
   and `caption_matches` bool (10000,), whether test images have the attributes of their own captions;
 - of one with diagnostics: `diagnostic.NAME...`, as stages/common/diagnostics.py packs them.
@@ -25,11 +26,13 @@ What is made says the table MAKERS, for each capability of the model. data/gener
 models/released/MODEL.safetensors is the model for whoever wants to use it (generative/loading.py): weights, all
 settings, what sampling was fitted to the training images, and the names of the classes.
 
-The metadata have the words: what was minimised, pairs of classes, values of sweeps, kind of likelihood, domains,
-prompts, cost of a sample.
+The metadata have the words: what was minimised, how many numbers the model has and how many images it was trained on,
+pairs of classes, how many dimensions decoded images have around one, values of sweeps, kind of likelihood, domains,
+prompts, cost of a sample, and what a denoiser does to noise.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -38,6 +41,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from generative.capabilities.denoising import TakesNoiseAway
 from generative.capabilities.diagnosing import HasDiagnostics
 from generative.capabilities.encoding import EncodesImages
 from generative.capabilities.likelihood import BoundsLikelihood, HasLikelihood, WeighsPosteriorSamples, dequantise
@@ -48,12 +52,14 @@ from generative.compute.batching import in_batches
 from generative.compute.cost import count_multiply_adds
 from generative.compute.runtime import make_rng, start
 from generative.config import Config, PositiveInt, Seed
-from generative.data.images import UNLABELLED
+from generative.data.images import IMAGE_SHAPE, UNLABELLED
 from generative.data.splits import Split, load_split, to_uint8, to_unit
 from generative.errors import PipelineError
 from generative.family import FamilyConfig, GenerativeModel
 from generative.io.tensors import load_metadata, load_network, save_tensors
+from generative.objective import TrainingObjective
 from generative.releasing import save_model
+from generative.scores.geometry import jacobian, lost_directions, rank
 from generative.scores.memorisation import nearest_neighbours
 from stages.common.dataset import read_dataset
 from stages.common.diagnostics import pack
@@ -68,6 +74,8 @@ FEW_SAMPLES = 2000  # of each value of a sweep, and of prompts
 _WEIGHTS_BATCH = 1000  # latent vectors decoded at a time: few enough to stay in the processor's cache
 _COUNTED = 100  # samples whose operations are counted
 _DIAGNOSED = 1000  # test images that diagnostics may look at
+_HIGH_NOISE = 20.0  # standard deviation of the noise at which a denoiser is looked at, in those of images
+_TRACE = 0.001  # of the standard deviation of images: less than half a grey level
 
 
 class GenerateConfig(Config):
@@ -131,7 +139,11 @@ def main(here: Pipeline, name: str) -> None:
     network.prepare_sampling(model_config.sampling, task.train)
     save_model(here.released(name), network, model_config, name=name, dataset=data.name, classes=data.classes)
     tensors: dict[str, Tensor] = {}
-    words: dict[str, Any] = {"losses": load_metadata(here.model(name)).get("losses", {})}
+    words: dict[str, Any] = {
+        "losses": load_metadata(here.model(name)).get("losses", {}),
+        "stored_numbers": count_numbers(network),
+        "images_seen": count_images(family.Objective, model_config, len(train)),
+    }
     with torch.inference_mode():
         for capability, make in MAKERS.items():
             if isinstance(network, capability):
@@ -142,6 +154,18 @@ def main(here: Pipeline, name: str) -> None:
         if not bool(torch.isfinite(tensor).all()):
             raise PipelineError(f"{name}: its {key} are not finite: train it again, with a lower learning_rate.")
     save_tensors(here.generated(name), tensors, words)
+
+
+def count_numbers(network: GenerativeModel) -> int:
+    """How many numbers a model has: weights, statistics, and what its sampling was fitted to."""
+    tensors = [*network.state_dict().values(), *network.fitted().values()]
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def count_images(objective: type[TrainingObjective], config: FamilyConfig, train_size: int) -> int:
+    """How many images a training takes, each as often as it is taken."""
+    training = config.training
+    return training.epochs * training.batch_size * objective.steps_per_epoch(train_size, training.batch_size)
 
 
 def make_samples(network: Any, task: Task) -> Made:
@@ -205,7 +229,20 @@ def make_encodings(network: Any, task: Task) -> Made:
         plane = decode(_grid_points(torch.quantile(z, torch.linspace(0, 1, PLANE_SIDE), dim=0)))
         nearest = plane[nearest_neighbours(test.images, plane).indices]
         tensors |= {"grid": decode(_grid_points(axis)), "grid_axis": axis, "plane_nearest": nearest}
-    return Made(tensors, within=config.within, between=config.between)
+    dimensions = decoder_rank(network, test.images[:1], task)
+    return Made(tensors, within=config.within, between=config.between, decoder_rank=dimensions)
+
+
+@torch.inference_mode(False)
+def decoder_rank(network: Any, image: Tensor, task: Task) -> int:
+    """How many dimensions decoded images have around one, uint8 (1, 1, 28, 28): the rank of the decoder's Jacobian.
+
+    The image is taken at half its contrast, so that no decoder cuts a pixel off at black or white.
+    """
+    half = (0.25 + to_unit(image) / 2).to(task.device)
+    with torch.no_grad():
+        z = network.encode(half)[0].double().cpu()
+    return rank(jacobian(deepcopy(network).cpu().double().decode, z))
 
 
 def make_likelihood(network: Any, task: Task) -> Made:
@@ -247,10 +284,15 @@ def make_weights(network: Any, task: Task) -> Made:
 
 
 def make_translations(network: Any, task: Task) -> Made:
-    """The test split in both domains, each translated to the other and back."""
-    sources = (task.test.images, task.map_images(network.render, task.test.images))
+    """The test split in both domains, each translated to the other and back, and the mean image of each class."""
+    sources, known = (
+        (split.images, task.map_images(network.render, split.images)) for split in (task.test, task.train)
+    )
+    labels = task.train.labels.cpu()
     tensors = {"rendered": sources[1]}
     for source, images in enumerate(sources):
+        means = [to_unit(known[source].cpu()[labels == label]).mean(0) for label in range(len(task.classes))]
+        tensors[f"class_means_{source}"] = to_uint8(torch.stack(means))
         there = task.map_images(partial(network.translate, source=source), images)
         back = task.map_images(partial(network.translate, source=1 - source), there)
         tensors |= {f"translated_{source}": there, f"cycled_{source}": back}
@@ -277,6 +319,24 @@ def make_prompted(network: Any, task: Task) -> Made:
     )
 
 
+@torch.inference_mode(False)
+def make_denoised(network: Any, task: Task) -> Made:
+    """In how many directions noise can be moved by its own standard deviation without a trace in the denoised image."""
+    rng = make_rng(task.config.seed)
+    here = deepcopy(network).cpu()
+    label = torch.zeros(1, dtype=torch.int64)
+    condition = here.condition(here.tell_labels(label, rng))
+    x = _HIGH_NOISE * torch.randn(IMAGE_SHAPE, generator=rng)
+
+    def denoise(images: Tensor) -> Tensor:
+        told = type(condition)(*(part.expand(len(images), -1) for part in condition))
+        mean: Tensor = here.denoise(images, torch.full((len(images),), _HIGH_NOISE), told)
+        return mean
+
+    lost = lost_directions(denoise, x, step=_HIGH_NOISE, least=_TRACE)
+    return Made({}, denoiser={"sigma": _HIGH_NOISE, "lost_directions": lost, "directions": x.numel()})
+
+
 def make_diagnostics(network: Any, task: Task) -> Made:
     """What the family itself wants to be seen."""
     examples = Split(task.test.images[:_DIAGNOSED], task.test.labels[:_DIAGNOSED]).to(task.device)
@@ -292,6 +352,7 @@ MAKERS: dict[Any, Callable[[Any, Task], Made]] = {  # by capability
     WeighsPosteriorSamples: make_weights,
     TranslatesDomains: make_translations,
     FollowsPrompts: make_prompted,
+    TakesNoiseAway: make_denoised,
     HasDiagnostics: make_diagnostics,
 }
 

@@ -4,7 +4,6 @@ Words and numbers are put together here from what git keeps; the layout is stage
 """
 
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from generative.errors import PipelineError
 from generative.io.files import write_bytes
 from stages.common.dataset import DataConfig, PrepareConfig, read_dataset
 from stages.common.generated import PLANE_SIDE
+from stages.common.leaderboard import Column, Entries, boards, column_groups, is_ahead, score_text
 from stages.common.leftovers import tidy
 from stages.common.models import read_model
 from stages.common.params import Params, read_params
@@ -27,23 +27,6 @@ TEMPLATE = Path("stages/report.typ")
 TEXT_SIZES = (8.8, 8.4, 8.0, 7.6, 7.2, 7.0)  # points
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LAYOUTS = ("all", "descriptions behind", "table behind", "as long as it takes")  # what stands on the first page
-
-Entries = dict[str, Entry]
-
-
-class Column(NamedTuple):
-    """A column of the table of results."""
-
-    key: str  # in metrics/scores/
-    heading: str
-    decimals: int
-    with_error: bool = False
-
-    @property
-    def lower_is_better(self) -> bool:
-        """As the arrow in the heading says."""
-        return self.heading.endswith("↓")
-
 
 _DISTANCE = (Column("frechet_distance", "Fréchet distance ↓", 2, with_error=True),)
 _SCORES = (
@@ -73,6 +56,17 @@ _BINARY = (
     " A probability of binary pixels is not on that scale: they are other data, drawn once with the grey levels as "
     "probabilities."
 )
+
+
+_TRANSLATED = (  # scores of each way, with their headings
+    ("{}_mse_x1000", "{}: MSE × 1000 ↓", 1),
+    ("{}_ssim", "SSIM ↑", 3),
+    ("{}_cycle_mse_x1000", "and again: MSE × 1000 ↓", 1),
+    ("{}_cycle_ssim", "SSIM ↑", 3),
+    ("{}_frechet_distance", "Fréchet ↓", 2),
+    ("{}_kernel_x1000", "kernel × 1000 ↓", 0),
+)
+_RECOGNISED = Column("back_accuracy", "class recognised ↑", 3, with_error=True)
 
 
 class Cell(NamedTuple):
@@ -128,9 +122,9 @@ def main(here: Pipeline) -> None:
         "samples_caption": "Samples asked for by class." if words else "Test images, and samples.",
         "sources": numbered_sources([configs[name].sources() for name in params.models]),
         "further": [[name, configs[name].describe(), _strip(entries[name])] for name in further],
-        "all_headings": [column.heading for column in all_shown],
-        "all_table": _plain(table(entries, all_shown, notes)) if len(entries) > len(first) else [],
-        "all_footnotes": numbered_footnotes(notes, entries),
+        "boards": leaderboard(params, entries, here) if len(entries) > len(first) else [],
+        "notes": notes_in_words(params, entries),
+        "translations": translations(entries),
         "likelihoods": likelihoods(entries),
         "likelihood_words": likelihood_words(entries),
         "leaderboard": _picture(here.comparison / "leaderboard.png"),
@@ -190,10 +184,68 @@ def table(entries: Entries, shown: Sequence[Column], notes: Sequence[Footnote] =
     marks = {(note.name, note.key): superscript(number) for number, note in enumerate(notes, start=1)}
     return {
         name: [
-            Cell(_text(entry, column) + marks.get((name, column.key), ""), best[column.key] == name) for column in shown
+            Cell(score_text(entry, column) + marks.get((name, column.key), ""), best[column.key] == name)
+            for column in shown
         ]
         for name, entry in entries.items()
     }
+
+
+def leaderboard(params: Params, entries: Entries, here: Pipeline) -> list[dict[str, Any]]:
+    """The boards for the template: of each model its name, a row of its samples, texts and places."""
+    return [
+        {
+            "title": found.title,
+            "headings": found.headings,
+            "rows": [
+                {"name": name, "strip": _row_of_samples(here, name), "cells": [cell._asdict() for cell in cells]}
+                for name, cells in found.rows.items()
+            ],
+        }
+        for found in boards(params, entries)
+    ]
+
+
+def _row_of_samples(here: Pipeline, name: str) -> str:
+    """Where the row of samples of a model is; empty if it has none."""
+    path = here.comparison / "strips" / f"{name}.png"
+    return f"/{path}" if path.exists() else ""
+
+
+def translations(entries: Entries) -> list[list[str]]:
+    """A table of translations of test images, headings first: models, and what stands for them without any.
+
+    Nothing where no model translates.
+    """
+    found = {name: entry for name, entry in entries.items() if "back_accuracy" in entry.scores}
+    if not found:
+        return []
+    ways = {"there": "to the second domain", "back": "to photographs"}
+    columns = [
+        Column(key.format(way), heading.format(words), decimals, with_error=True)
+        for way, words in ways.items()
+        for key, heading, decimals in _TRANSLATED
+    ]
+    rows = [
+        [name, *(score_text(entry, column) for column in columns), score_text(entry, _RECOGNISED)]
+        for name, entry in found.items()
+    ]
+    first = next(iter(found.values()))  # what stands beside models is the same for all
+    for name, kind, accuracy in (
+        ("the image itself", "untranslated", "target_accuracy"),
+        ("mean of its true class", "class_mean", ""),
+        ("photographs", "", "source_accuracy"),
+    ):
+        others = [column._replace(key=_stand_in(column.key, kind)) for column in columns]
+        others.append(_RECOGNISED._replace(key=accuracy))
+        rows.append([name, *(score_text(first, column) for column in others)])
+    return [["", *(column.heading for column in (*columns, _RECOGNISED))], *rows]
+
+
+def _stand_in(key: str, kind: str) -> str:
+    """The name of a score of what stands for a translation: way, kind, score."""
+    way, _, score = key.partition("_")
+    return f"{way}_{kind}_{score}" if score in ("mse_x1000", "ssim") else ""
 
 
 def likelihoods(entries: Entries) -> list[list[str]]:
@@ -203,7 +255,7 @@ def likelihoods(entries: Entries) -> list[list[str]]:
         for key, (kind, of) in _LIKELIHOODS.items():
             if key in entry.scores:
                 nats, bits = (Column(key, "", 1, with_error=True), Column("bits_per_dim", "", 3, with_error=True))
-                rows.append([name, kind, of, _text(entry, nats), _text(entry, bits)])
+                rows.append([name, kind, of, score_text(entry, nats), score_text(entry, bits)])
     return rows if any("bound" not in row[1] for row in rows) else []
 
 
@@ -239,6 +291,14 @@ def numbered_footnotes(notes: Sequence[Footnote], entries: Entries) -> str:
     )
 
 
+def notes_in_words(params: Params, entries: Entries) -> str:
+    """What the families say of scores of the leaderboard, without numbers."""
+    shown = [column for columns_ in column_groups(params).values() for column in columns_]
+    headings = {column.key: column.heading.rstrip(" ↑↓") for column in shown}
+    every = footnotes(read_configs(params, entries), entries, shown)
+    return " ".join(f"{note.name}, {headings[note.key]}: {note.text}." for note in every)
+
+
 def superscript(number: int) -> str:
     """A number as small raised digits."""
     return str(number).translate(_RAISED)
@@ -250,29 +310,13 @@ def best_model(entries: Entries, column: Column) -> str | None:
     Real images do not compete.
     """
     names = [name for name, entry in entries.items() if name != REAL and column.key in entry.scores]
-    if len(names) < 2 or column.heading[-1] not in "↓↑":
+    if len(names) < 2 or not column.is_ranked:
         return None
 
-    def value(name: str) -> float:
-        return entries[name].scores[column.key]
-
-    first, *others = sorted(names, key=value, reverse=not column.lower_is_better)
-
-    def is_ahead_of(other: str) -> bool:
-        return abs(value(first) - value(other)) > math.hypot(
-            *(entries[name].error(column.key) for name in (first, other))
-        )
-
-    return first if all(map(is_ahead_of, others)) else None
-
-
-def _text(entry: Entry, column: Column) -> str:
-    if column.key not in entry.scores:
-        return "–"
-    text = f"{entry.scores[column.key]:.{column.decimals}f}"
-    if column.with_error:
-        text += f"\u00a0±\u00a0{entry.error(column.key):.{column.decimals}f}"
-    return text
+    first, *others = sorted(
+        names, key=lambda name: entries[name].scores[column.key], reverse=not column.lower_is_better
+    )
+    return first if all(is_ahead(entries[first], entries[other], column) for other in others) else None
 
 
 def _plain(rows: dict[str, list[Cell]]) -> list[list[dict[str, Any]]]:

@@ -23,6 +23,7 @@ from generative.figures.latents import Plane
 from generative.figures.strips import load_strip, save_strip
 from generative.figures.style import class_colours, model_colour, model_marker, panel_grid, save_figure
 from generative.io.files import read_json, write_json
+from stages.common.leaderboard import Column, Place, boards
 from stages.common.params import Params, read_params
 from stages.common.paths import ROOT as PIPELINE
 from stages.common.paths import Pipeline
@@ -36,7 +37,6 @@ from stages.common.published import (
 )
 from stages.compare import distance_charts, long_table, shared_curves
 from stages.report import (
-    Column,
     Footnote,
     best_model,
     between_points,
@@ -49,6 +49,7 @@ from stages.report import (
     read_configs,
     representation,
     table,
+    translations,
     unconditional,
 )
 from tests.small import CLASSES, ROOT
@@ -344,6 +345,50 @@ class TestReportWords:
     def test_higher_is_better_where_the_arrow_says_so(self) -> None:
         rows = entries(real={"ssim": 1.0}, a={"ssim": 0.8}, b={"ssim": 0.7})
         assert best_model(rows, Column("ssim", "SSIM ↑", 3)) == "a"
+
+
+class TestLeaderboard:
+    def scored(self, **values: tuple[float, float]) -> dict[str, Entry]:
+        key = "kernel_x1000"
+        return {name: entry(name, {key: value}, {key: error}) for name, (value, error) in values.items()}
+
+    def test_places_count_who_is_ahead_by_more_than_the_error_of_the_lead(self) -> None:
+        rows = self.scored(real=(0.0, 0.1), c=(3.0, 0.1), a=(1.0, 0.1), b=(1.1, 0.1), d=(2.9, 2.0))
+        near, *_ = boards(PARAMS, rows)
+        assert list(near.rows) == ["real", "a", "b", "d", "c"]
+        assert [cells[0].place for cells in near.rows.values()] == [0, 1, 1, 1, 3]
+        assert near.rows["c"][0].text == "3.0 ± 0.1"
+
+    def test_spread_over_seeds_is_part_of_the_error(self) -> None:
+        rows = self.scored(real=(0.0, 0.0), a=(1.0, 0.1), b=(1.5, 0.1))
+        assert [cells[0].place for cells in boards(PARAMS, rows)[0].rows.values()] == [0, 1, 2]
+        rows["b"].spreads["kernel_x1000"] = 1.0
+        assert [cells[0].place for cells in boards(PARAMS, rows)[0].rows.values()] == [0, 1, 1]
+
+    def test_models_without_a_score_stand_where_they_have_one(self) -> None:
+        rows = self.scored(real=(0.0, 0.1), a=(1.0, 0.1)) | entries(
+            flow={"bits_per_dim": 3.0, "log_p_exact": 1.0}, vae={"bits_per_dim": 7.0, "images_seen": 550000.0}
+        )
+        near, known = boards(PARAMS, rows)
+        assert list(near.rows) == ["real", "a"]
+        assert list(known.rows) == ["flow", "vae"]
+        assert [cell.text.partition(" ±")[0] for cell in known.rows["vae"]] == ["≤ 7.000", "550,000"]
+        assert [cell.text for cell in known.rows["flow"]] == ["3.000 ± 0.000", "–"]
+        assert known.rows["vae"][1] == Place("550,000", 0)
+
+    def test_translations_stand_beside_what_needs_no_model(self) -> None:
+        scores = {f"back_{kind}mse_x1000": value for kind, value in (("", 35.0), ("untranslated_", 235.0))}
+        rows = entries(real={}, cyclegan=scores | {f"{key}_accuracy": 0.5 for key in ("source", "target", "back")})
+        head, *table_rows = translations(rows)
+        place = head.index("to photographs: MSE × 1000 ↓")
+        assert {row[0]: row[place].partition(" ")[0] for row in table_rows} == {
+            "cyclegan": "35.0",
+            "the image itself": "235.0",
+            "mean of its true class": "–",
+            "photographs": "–",
+        }
+        assert [row[-1][:3] for row in table_rows] == ["0.5", "0.5", "–", "0.5"]
+        assert translations(entries(real={}, vae={})) == []
 
 
 def test_class_shares_say_where_a_class_is_missing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generative.capabilities.encoding import EncodesImages
 from generative.data.splits import Split, balanced_labels
@@ -22,6 +22,10 @@ WORDS: dict[str, Any] = {
     "within": ["Bag"],
     "between": [["Bag", "Coat"]] * 2,
     "losses": {},
+    "stored_numbers": 7,
+    "images_seen": 60,
+    "decoder_rank": 2,
+    "denoiser": {"sigma": 20.0, "lost_directions": 3, "directions": 784},
     "nfe": 1,
     "multiply_adds": 2.0,
     "sweeps": {"steps": [1, 2]},
@@ -74,6 +78,7 @@ def whole() -> dict[str, Tensor]:
         "log_weights": torch.zeros(6, 8),
         "rendered": images(TEST_SIZE),
         **{f"{kind}_{domain}": images(TEST_SIZE) for kind in ("translated", "cycled") for domain in (0, 1)},
+        **{f"class_means_{domain}": images(10) for domain in (0, 1)},
         "prompted": images(4),
         "prompt_labels": torch.zeros(4, dtype=torch.int64),
         "prompt_matches": torch.ones(4, dtype=torch.bool),
@@ -177,7 +182,7 @@ def test_labels_in_other_numbers_are_refused(write: Callable[[dict[str, Tensor]]
         load_generated(PATH, TEST)
 
 
-class _Halves(EncodesImages):
+class _Halves(nn.Module, EncodesImages):
     """Two numbers: the grey level of the upper half of an image, and that of the lower one."""
 
     def encode(self, x: Tensor) -> Tensor:

@@ -94,12 +94,13 @@ def test_metrics_are_flat_finite_and_complete(scratch: Path) -> None:
     rows = {path.stem: json.loads(path.read_text()) for path in (scratch / "metrics" / "scores").iterdir()}
     assert set(rows) == {"real", *MODELS}
     for row in rows.values():
-        assert all(isinstance(value, float) for value in row.values())
+        assert all(type(value) in (int, float) for value in row.values())
     assert {"frechet_distance", "frechet_bottleneck", "kernel_x1000", "recall", "copied"} <= set(rows["vae"])
     assert {"frechet_intra", "kernel_intra_x1000", "diversity", "label_accuracy", "cas"} <= set(rows["cgan"])
     too_few = {"frechet_infinite", "frechet_infinite_bottleneck"}  # for which 200 samples are too few
     assert set(rows["real"]) - set(rows["cgan"]) == too_few
-    assert set(rows["cgan"]) - set(rows["real"]) == {"nfe", "multiply_adds_x1e6"}
+    costs = {"nfe", "multiply_adds_x1e6", "stored_numbers", "images_seen"}
+    assert set(rows["cgan"]) - set(rows["real"]) == costs
     assert rows["cgan"]["nfe"] == 1
     assert 1 < rows["cgan"]["multiply_adds_x1e6"] < 30
     assert {"mse_x1000", "pca_mse_x1000", "bce", "bce_floor", "psnr", "ssim"} <= set(rows["autoencoder"])
@@ -160,7 +161,7 @@ def test_figures_can_be_opened(scratch: Path) -> None:
         if name.endswith((".png", ".gif")):
             with Image.open(plots / name) as image:
                 image.load()
-                assert min(image.size) >= 56
+                assert min(image.size) >= (28 if "strips" in name else 56)
 
 
 def test_report_is_a_pdf_without_a_date(scratch: Path) -> None:

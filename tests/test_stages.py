@@ -348,7 +348,9 @@ class TestPipelineFile:
 
     def test_zoo_has_the_stages_of_models_and_reads_the_rest_from_the_root(self) -> None:
         text = (ROOT / "dvc.yaml").read_text()
-        assert (ROOT / "zoo" / "dvc.yaml").read_text() == pipeline_text(text, ZOO)
+        assert (ROOT / "zoo" / "dvc.yaml").read_text() == pipeline_text(
+            text, ZOO, (ROOT / "zoo" / "dvc.yaml").read_text()
+        )
         zoo = yaml.safe_load((ROOT / "zoo" / "dvc.yaml").read_text())["stages"]
         own = {out for stage in zoo.values() for out in outputs_of(stage)}
         assert all(out.startswith("zoo/") for out in own)

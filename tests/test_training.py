@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from generative.compute.runtime import make_rng
-from generative.data.splits import Split, batches, to_unit
+from generative.data.splits import Split, to_unit
 from generative.errors import PipelineError
 from generative.extractors import classifier
 from generative.training import loop
@@ -190,8 +190,9 @@ class _NoWaiting(TorchDispatchMode):
 def test_no_step_waits_for_the_device(name: str, blobs: Split) -> None:
     _, objective, _ = build(small_config(name))
     rng = make_rng(0)
+    drawn = list(objective.batches(blobs, 40, rng, rank=0, world_size=1))
     with _NoWaiting():
-        for x, y in batches(blobs, 40, rng):
+        for x, y in drawn:
             objective.step(x, y, rng)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def zoo(scratch: Path) -> Path:
     before = files_of(scratch, "metrics", "plots", "models")
     ran = run(scratch, "--pipeline=zoo", jobs=2)
     per_model = own(*(f"{step}@{name}" for step in STEPS for name in MODELS))
-    assert ran == per_model | own(*GATES, "compare", "report")
+    assert ran == per_model | own(*GATES, "compare", "report", "theory")
     assert files_of(scratch, "metrics", "plots", "models") == before  # the root's own stay as they were
     return scratch
 
@@ -43,6 +44,26 @@ def test_all_is_up_to_date_and_the_root_never_runs_it(zoo: Path) -> None:
     assert (zoo / ZOO.report).exists()
 
 
+def test_sheet_stops_where_evidence_is_forged(zoo: Path) -> None:
+    sheet = zoo / ZOO.folder / "theory.pdf"
+    assert sheet.read_bytes().startswith(b"%PDF-")  # with models of one epoch, whose contradictions are shown
+    with edited(zoo / ZOO.params) as params:
+        params["report"]["contradictions"] = "fail"
+    scores = zoo / ZOO.metrics("scores", "flow")
+    kept, before = scores.read_text(), sheet.read_bytes()
+    scores.write_text(json.dumps(json.loads(kept) | {"decoder_rank": 700.0}))
+    command = [sys.executable, "-m", "stages", "--pipeline", "zoo", "theory"]
+    found = subprocess.run(command, cwd=zoo, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert "'flow: it keeps the dimension' has the answer yes, but the evidence says no" in found.stderr
+    assert "rank 700" in found.stderr
+    assert sheet.read_bytes() == before
+    scores.write_text(kept)
+    with edited(zoo / ZOO.params) as params:
+        params["report"]["contradictions"] = "show"
+    assert run(zoo, "--pipeline=zoo", jobs=2) <= own(*GATES, "theory", "report", "compare")
+
+
 def test_tables_show_the_models_of_both(zoo: Path) -> None:
     shown = subprocess.run(["dvc", "metrics", "show", "--json"], cwd=zoo, capture_output=True, text=True, check=True)
     files = set(json.loads(shown.stdout)[""]["data"])
@@ -50,6 +71,9 @@ def test_tables_show_the_models_of_both(zoo: Path) -> None:
     assert files == expected | {f"zoo/metrics/headline/{name}.json" for name in MODELS}
     for name in ("leaderboard", "samples", "reconstructions", "training", "scores"):
         assert (zoo / ZOO.comparison / f"{name}.png").exists()
+    strips = {path.stem for path in (zoo / ZOO.comparison / "strips").iterdir()}
+    assert {"real", "cgan", "gan", "flow"} <= strips
+    assert "cyclegan" not in strips
     assert (zoo / ZOO.report).read_bytes().startswith(b"%PDF-")
 
 
@@ -74,7 +98,7 @@ def test_a_part_is_made_beside_the_others(zoo: Path) -> None:
         params["models"]["gan"]["training"]["learning_rate"] /= 2
     ran = run(zoo, "--pipeline=zoo", "--models=gan", jobs=2)
     assert ran - own(*GATES) == own(
-        *(f"{step}@gan" for step in STEPS if step != "lend"), "lend@gan", "compare", "report"
+        *(f"{step}@gan" for step in STEPS if step != "lend"), "lend@gan", "compare", "report", "theory"
     )
     with edited(zoo / ZOO.params) as params:
         params["models"]["gan"]["training"]["learning_rate"] *= 2
@@ -104,7 +128,7 @@ def test_removed_model_leaves_nothing_behind(zoo: Path) -> None:
     with edited(zoo / ZOO.params) as params:
         del params["models"]["gan"]
         params["report"]["models"].remove("gan")
-    assert run(zoo, "--pipeline=zoo", jobs=2) == own(*GATES, "compare", "report")
+    assert run(zoo, "--pipeline=zoo", jobs=2) == own(*GATES, "compare", "report", "theory")
     for path in (ZOO.generated, ZOO.scores, ZOO.curves, ZOO.plot_data, ZOO.figures):
         assert not (zoo / path("gan")).exists()
     assert not list((zoo / "zoo/metrics").glob("*/gan.json"))

@@ -36,7 +36,7 @@ from stages.common.paths import EXTRACTOR_PREFIX, PIPELINES, REAL, ROOT, Pipelin
 from tools.check import judge
 from tools.entry import INTERRUPTED, run_tool
 from tools.machine import note_machine
-from tools.pipelines import TOGETHER, address, homes_of_models
+from tools.pipelines import address, homes_of_models, together
 from tools.staleness import GATES, UnansweredError, stale_stages
 from tools.terminal import RunningStage, StatusLines, as_time
 
@@ -250,8 +250,9 @@ def stages_of_models(repo: Repo, here: Pipeline, models: Sequence[str]) -> dict[
     targets = [address(here, PUBLISH.format(model)) for model in models]
     targets += [address(here, gate) for gate in GATES]
     own = read_stages(repo, [*targets, *_real_images()])
-    together = read_stages(repo, [address(here, name) for name in TOGETHER])
-    last = {name: together[name] for name in (address(here, name) for name in TOGETHER)}
+    names = [address(here, name) for name in together(here)]
+    every = read_stages(repo, names)
+    last = {name: every[name] for name in names}
     kept = own.keys() | last.keys()
     return own | {name: replace(stage, needs=stage.needs & kept) for name, stage in last.items()}
 

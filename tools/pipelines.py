@@ -2,7 +2,8 @@
 
 DVC cannot include one pipeline in another. The stages of zoo/ are those of the root that belong to models: the same
 commands with `--pipeline zoo`, the same files in zoo/, run from the root. What the root alone has (data, extractors,
-real images) they read there, and where the root compares its models, they compare those of both.
+real images) they read there, and where the root compares its models, they compare those of both. Stages that zoo/ alone
+has stay as they stand there.
 """
 
 import io
@@ -13,6 +14,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from generative.errors import PipelineError
 from generative.io.files import write_text
 from stages.common.code_files import stage_command
 from stages.common.params import OWN_BLOCKS, read_params
@@ -20,16 +22,18 @@ from stages.common.paths import PIPELINES, ROOT, ZOO, Pipeline
 from tools.entry import run_tool
 
 TOGETHER = ("compare", "report")  # stages that look at all models
+_OWN = ("theory",)  # stages that zoo/ alone has
 _OF_MODELS = ("code", "check_params", "lend", "train", "generate", "evaluate", "publish", *TOGETHER)
 _OWN_CODE = ("used/families.txt", "names/models.txt")  # in code/, of each pipeline
-_HEADER = "# Written by `make format` from ../dvc.yaml: change that one.\n\n"
+_HEADER = "# Written by `make format` from ../dvc.yaml: change that one. What it does not have, `theory`, is kept.\n\n"
 
 
 def main(arguments: list[str]) -> int:
     """Write the file, or with --check say whether it is right; returns the exit code."""
-    wanted = pipeline_text(ROOT.definition.read_text(encoding="utf-8"), ZOO)
     path = ZOO.definition
-    if path.exists() and path.read_text(encoding="utf-8") == wanted:
+    present = path.read_text(encoding="utf-8") if path.exists() else ""
+    wanted = pipeline_text(ROOT.definition.read_text(encoding="utf-8"), ZOO, present)
+    if present == wanted:
         print(f"{path}: it is that of {ROOT.definition}")
         return 0
     if "--check" in arguments:
@@ -50,19 +54,28 @@ def homes_of_models() -> dict[str, Pipeline]:
     return {name: here for here in present_pipelines() for name in read_params(here).models}
 
 
+def together(here: Pipeline) -> tuple[str, ...]:
+    """The stages of a pipeline that look at all models."""
+    return TOGETHER if here == ROOT else (*TOGETHER, *_OWN)
+
+
 def address(here: Pipeline, stage: str) -> str:
     """What DVC calls a stage of a pipeline."""
     return stage if here == ROOT else f"{here.definition}:{stage}"
 
 
-def pipeline_text(root: str, here: Pipeline) -> str:
-    """The dvc.yaml of the pipeline `here`, given the text of the root's."""
+def pipeline_text(root: str, here: Pipeline, present: str) -> str:
+    """The dvc.yaml of the pipeline `here`, given the text of the root's, and the one that it has at present."""
     yaml = YAML()
     yaml.width = 1000
     yaml.indent(mapping=2, sequence=4, offset=2)
     given = yaml.load(root)
     shared = set(_outputs(given["stages"][name] for name in given["stages"] if name not in _OF_MODELS))
     stages = {name: _stage(name, given["stages"][name], here, shared) for name in _OF_MODELS}
+    old = (yaml.load(present) or {}).get("stages", {})
+    if lost := [name for name in _OWN if name not in old]:
+        raise PipelineError(f"{here.definition} has lost its stage '{lost[0]}', which only git has: restore the file.")
+    stages |= {name: old[name] for name in _OWN}
     pipeline = {"stages": stages, "metrics": given["metrics"], "plots": given["plots"]}
     pipeline["artifacts"] = {"models": given["artifacts"]["models"]}
     text = io.StringIO()

@@ -33,6 +33,7 @@ from generative.scores.memorisation import nearest_neighbours
 from stages import report
 from stages.common.dataset import read_dataset
 from stages.common.extractors import load_extractor
+from stages.common.leaderboard import Column
 from stages.common.params import Params, read_params, wants_portable_bytes
 from stages.common.paths import REAL, REAL_FEATURES, ROOT, TEST, TRAIN, extractor
 from stages.common.published import Entry, FiguresConfig, read_entries
@@ -174,7 +175,7 @@ def print_rows(params: Params, new: Entry) -> None:
     console.print(table)
 
 
-def _downwards(names: list[str], columns: list[report.Column], cells: dict[str, list[str]]) -> Table:
+def _downwards(names: list[str], columns: list[Column], cells: dict[str, list[str]]) -> Table:
     table = Table(*["", *names], box=None)
     for at, column in enumerate(columns):
         table.add_row(column.heading, *(cells[name][at] for name in names))

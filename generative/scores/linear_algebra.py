@@ -32,6 +32,13 @@ def eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return _without_rounding(torch.from_numpy(values)), torch.from_numpy(vectors)
 
 
+def singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a `matrix` (M, N) with M at least N: singular values (N,), descending, and right singular vectors in rows."""
+    with _libraries().limit(limits=1):
+        _, values, vectors = np.linalg.svd(matrix.numpy(), full_matrices=False)
+    return torch.from_numpy(values), torch.from_numpy(vectors)
+
+
 def _without_rounding(values: Tensor) -> Tensor:
     hidden = len(values) * torch.finfo(values.dtype).eps * values.max()
     return torch.where(values > hidden, values, 0.0)

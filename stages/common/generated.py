@@ -43,6 +43,7 @@ class Encodings(NamedTuple):
     path_ends: Tensor
     within: list[str]  # classes that the first interpolations stay in
     between: list[tuple[str, str]]  # classes that the others join
+    decoder_rank: int  # dimensions that decoded images have around one
 
 
 class Grid(NamedTuple):
@@ -76,9 +77,18 @@ class Translations(NamedTuple):
     """The test split in the second domain, translations from each domain to the other, and there and back."""
 
     rendered: Tensor
+    class_means: tuple[Tensor, Tensor]  # the mean training image of each class, in each domain
     there: tuple[Tensor, Tensor]
     back: tuple[Tensor, Tensor]
     domains: tuple[str, str]
+
+
+class Denoiser(NamedTuple):
+    """In how many of all directions noise can be moved by its level, sigma, without a trace in the denoised image."""
+
+    sigma: float
+    lost_directions: int
+    directions: int
 
 
 class Prompted(NamedTuple):
@@ -102,8 +112,11 @@ class Generated(NamedTuple):
     posterior: Posterior | None
     translations: Translations | None
     prompted: Prompted | None
+    denoiser: Denoiser | None
     diagnostics: dict[str, Diagnostic]
     losses: dict[str, str]  # what the training minimised, with the words for an axis
+    stored_numbers: int  # of the model
+    images_seen: int  # in its training, each as often as it was seen
 
 
 def load_generated(path: Path, test: Split) -> Generated:
@@ -128,6 +141,7 @@ def load_generated(path: Path, test: Split) -> Generated:
             paths,
             file.get_indices("path_ends", test_size, len(paths), 2),
             *_classes(file, len(interpolations)),
+            file.word("decoder_rank", int),
         )
     if "grid" in file.tensors:
         axis = file.get("grid_axis", torch.float32, None, 2)
@@ -158,7 +172,10 @@ def load_generated(path: Path, test: Split) -> Generated:
             file.get(key, torch.uint8, *every_image)
             for key in ("rendered", "translated_0", "translated_1", "cycled_0", "cycled_1")
         )
-        translations = Translations(rendered, (there, other), (back, forth), (first, second))
+        photographs, drawings = (
+            file.get(f"class_means_{domain}", torch.uint8, test.num_classes, *IMAGE_SHAPE) for domain in (0, 1)
+        )
+        translations = Translations(rendered, (photographs, drawings), (there, other), (back, forth), (first, second))
     return Generated(
         _samples(file, test.num_classes) if "samples" in file.tensors else None,
         encodings,
@@ -167,8 +184,11 @@ def load_generated(path: Path, test: Split) -> Generated:
         posterior,
         translations,
         _prompted(file, test) if "prompted" in file.tensors else None,
+        Denoiser(**file.word("denoiser", dict)) if "denoiser" in file.metadata else None,
         unpack(file.tensors, file.metadata.get("diagnostics", {}), path),
         file.word("losses", dict),
+        file.word("stored_numbers", int),
+        file.word("images_seen", int),
     )
 
 

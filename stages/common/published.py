@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import torch
@@ -50,6 +50,7 @@ class ReportConfig(Config):
     models: Annotated[list[str], Field(min_length=1)]
     authors: list[str]
     link: str
+    contradictions: Literal["fail", "show"] = "fail"  # of answers and evidence, on the theory sheet
 
 
 def publish_scores(here: Pipeline, name: str) -> None:
