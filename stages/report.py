@@ -3,12 +3,10 @@
 Words and numbers are put together here from what git keeps; the layout is stages/report.typ.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import typst
 from PIL import Image
 
 from generative.errors import PipelineError
@@ -21,6 +19,7 @@ from stages.common.models import read_model
 from stages.common.params import Params, read_params
 from stages.common.paths import REAL, ROOT, Pipeline
 from stages.common.published import Entry, ReportConfig, outside_extractors, read_entries
+from stages.common.typesetting import first_that_fits
 
 TEMPLATE = Path("stages/report.typ")
 
@@ -140,24 +139,10 @@ def typeset(context: dict[str, Any]) -> bytes:
     Raises:
         PipelineError: a figure is missing, or the template is wrong.
     """
-    reason = ""
-    for layout in LAYOUTS:
-        for size in TEXT_SIZES:
-            inputs = context | {"text_size": size, "layout": LAYOUTS.index(layout)}
-            try:
-                pdf = typst.compile(
-                    str(TEMPLATE),
-                    root=".",
-                    ignore_system_fonts=True,
-                    sys_inputs={"context": json.dumps(inputs, sort_keys=True)},
-                    timestamp=0,
-                )
-            except typst.TypstError as error:
-                reason = error.message
-                continue
-            assert isinstance(pdf, bytes)
-            return pdf
-    raise PipelineError(f"the report cannot be typeset: {reason}.")
+    contexts = (
+        context | {"text_size": size, "layout": layout} for layout in range(len(LAYOUTS)) for size in TEXT_SIZES
+    )
+    return first_that_fits(TEMPLATE, contexts, name="report")
 
 
 def columns(params: Params, entries: Entries) -> list[Column]:

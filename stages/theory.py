@@ -5,14 +5,13 @@ says. The stage fails where the two disagree. A statement whose model is not amo
 Properties that no number shows are proven by tests, which are named. The layout is stages/theory.typ.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import typst
 
 from generative.data.images import NUM_PIXELS
 from generative.errors import PipelineError
@@ -22,6 +21,7 @@ from stages.common.leftovers import tidy
 from stages.common.params import Params, read_params
 from stages.common.paths import REAL, ROOT, Pipeline
 from stages.common.published import Entry, ReportConfig, published_table, read_entries
+from stages.common.typesetting import first_that_fits
 
 TEMPLATE = Path("stages/theory.typ")
 TEXT_SIZES = (9.6, 9.2, 8.8, 8.4, 8.0)  # points
@@ -142,38 +142,20 @@ def typeset(groups: dict[str, list[Answered]]) -> bytes:
     Raises:
         PipelineError: a figure cannot be read, or the template is wrong.
     """
-    numbers = {id(found): number for number, found in enumerate((one for part in groups.values() for one in part), 1)}
-    context = {
-        "groups": [
-            [title, [_row(found, numbers[id(found)]) for found in part], _pictures(part, numbers)]
-            for title, part in groups.items()
-        ]
-    }
-    reason = ""
-    for size in TEXT_SIZES:
-        try:
-            pdf = typst.compile(
-                str(TEMPLATE),
-                root=".",
-                ignore_system_fonts=True,
-                sys_inputs={"context": json.dumps(context | {"text_size": size}, sort_keys=True)},
-                timestamp=0,
-            )
-        except typst.TypstError as error:
-            reason = error.message
-            continue
-        assert isinstance(pdf, bytes)
-        return pdf
-    raise PipelineError(f"the theory sheet cannot be typeset: {reason}.")
+    numbers = count(1)
+    numbered = {title: [(next(numbers), found) for found in part] for title, part in groups.items()}
+    context = {"groups": [[title, [_row(*one) for one in part], _pictures(part)] for title, part in numbered.items()]}
+    contexts = (context | {"text_size": size} for size in TEXT_SIZES)
+    return first_that_fits(TEMPLATE, contexts, name="theory sheet")
 
 
-def _pictures(part: list[Answered], numbers: dict[int, int]) -> list[list[str]]:
+def _pictures(part: list[tuple[int, Answered]]) -> list[list[str]]:
     """The pictures of a group that there are, with the numbers of their statements."""
-    shown = [(found.statement.picture, numbers[id(found)]) for found in part]
-    return [[f"/{path}", f"{number}: {words}"] for (path, words), number in shown if path and Path(path).exists()]
+    shown = [(number, *found.statement.picture) for number, found in part]
+    return [[f"/{path}", f"{number}: {words}"] for number, path, words in shown if path and Path(path).exists()]
 
 
-def _row(found: Answered, number: int) -> dict[str, str]:
+def _row(number: int, found: Answered) -> dict[str, str]:
     statement = found.statement
     word = "open" if found.finding is None else "yes" if statement.answer else "no"
     word += ", but" if found.is_contradicted else ""

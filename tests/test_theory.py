@@ -212,7 +212,7 @@ def test_other_slopes_stop_the_sheet(
 def test_contradiction_can_be_shown(sheet: Sheet) -> None:
     other = changed(sheet, {"rbm": {"log_p_lower_binary": -600.0}})
     found = answer(find("RBM", "by maximising the likelihood"), other)
-    assert theory._row(found, 1)["answer"] == "yes, but"
+    assert theory._row(1, found)["answer"] == "yes, but"
 
 
 def test_statement_without_its_model_stays_open(sheet: Sheet) -> None:
