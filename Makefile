@@ -7,9 +7,12 @@ export HOME ?= /
 export LOGNAME ?= $(shell id -un 2>/dev/null || echo somebody)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# Where stages run: JOBS stages at once on CORES of this machine, or CLUSTER=file, or SCHEDULER=tcp://... (docs/cluster.md).
+WHERE = $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES)) $(if $(CLUSTER),--cluster="$(CLUSTER)") $(if $(SCHEDULER),--scheduler="$(SCHEDULER)")
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # tasks in the order in which they are asked for, whatever MAKEFLAGS says
-.PHONY: help setup repro demo model zoo score draw check share publish seeds test portable bench verify lint format readme lock clean
+.PHONY: help setup repro demo model zoo score draw check share publish seeds sweep test portable bench verify lint format readme lock clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,17 +21,17 @@ setup: ## make or refresh .venv
 	@sh tools/setup.sh
 
 repro: setup ## run whatever is not up to date: data, training, scores, figures, report, on all cores (JOBS=N: stages at once)
-	$(BIN)/python -m tools.jobs $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
+	$(BIN)/python -m tools.jobs $(WHERE)
 
 model: setup ## NAME=x: make, score and draw the model x of params.yaml or zoo/params.yaml alone, beside the others, also without their data
 	@test -n "$(NAME)" || { echo "usage: make model NAME=x, x a block under 'models' in params.yaml or zoo/params.yaml" >&2; exit 2; }
-	$(BIN)/python -m tools.jobs --models="$(NAME)" $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
+	$(BIN)/python -m tools.jobs --models="$(NAME)" $(WHERE)
 
 demo: setup ## the same pipeline with seconds of training, in .demo/; leaves the workspace alone
 	$(BIN)/python -m tools.demo
 
 zoo: setup ## train, score and draw the further models of zoo/ (MODELS="a b" some of them), beside those of make repro
-	$(BIN)/python -m tools.jobs --pipeline=zoo $(if $(MODELS),--models="$(MODELS)") $(if $(JOBS),--jobs=$(JOBS)) $(if $(CORES),--cores=$(CORES))
+	$(BIN)/python -m tools.jobs --pipeline=zoo $(if $(MODELS),--models="$(MODELS)") $(WHERE)
 
 score: setup ## SAMPLES=path [LABELS=path] NAME=x: score your own samples under this protocol, beside the models here
 	@test -n "$(SAMPLES)" -a -n "$(NAME)" || { echo "usage: make score SAMPLES=path [LABELS=path] NAME=x: a folder of PNG files, or .npy, .npz, .safetensors" >&2; exit 2; }
@@ -49,7 +52,11 @@ check: setup ## are the results here those of the last commit, byte for byte or 
 	$(BIN)/python -m tools.check
 
 seeds: setup ## how far the scores spread over other seeds (SEEDS="1 2"), into seeds.tsv (MODELS="a b" of both pipelines; EXTRACTORS="1 2")
-	$(BIN)/python -m tools.seeds $(if $(MODELS),--models="$(MODELS)") $(if $(SEEDS),--seeds="$(SEEDS)") $(if $(EXTRACTORS),--extractors="$(EXTRACTORS)") $(if $(HALVED),--halved)
+	$(BIN)/python -m tools.seeds $(if $(MODELS),--models="$(MODELS)") $(if $(SEEDS),--seeds="$(SEEDS)") $(if $(EXTRACTORS),--extractors="$(EXTRACTORS)") $(if $(HALVED),--halved) $(WHERE)
+
+sweep: setup ## NAME=x VARY="sampling.guidance=1,2 training.epochs=5,10": score every combination, into sweeps/ (SEEDS="0 1" TITLE=y)
+	@test -n "$(NAME)" -a -n "$(VARY)" || { echo 'usage: make sweep NAME=model VARY="sampling.guidance=1,2 training.epochs=5,10" [SEEDS="0 1"] [TITLE=name]' >&2; exit 2; }
+	$(BIN)/python -m tools.sweep --name="$(NAME)" --vary="$(VARY)" $(if $(SEEDS),--seeds="$(SEEDS)") $(if $(TITLE),--title="$(TITLE)") $(WHERE)
 
 test: setup ## run the tests, a few files at a time (SLOW=1: also those that run whole pipelines several times)
 	$(BIN)/python -m tools.quietly $(BIN)/python -m pytest $(if $(SLOW),-m "not emulated") --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -85,5 +92,5 @@ lock: ## resolve pyproject.toml into requirements.lock anew (needs uv)
 	  pyproject.toml --group dev --all-extras --output-file requirements.lock
 
 clean: ## remove everything that can be made again, but not the DVC cache
-	rm -rf .venv .demo .seeds .checkpoints build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache data models plots/epochs plots/training* zoo/data zoo/models zoo/plots/epochs zoo/plots/training zoo/.checkpoints
+	rm -rf .venv .demo .cells .checkpoints build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache data models plots/epochs plots/training* zoo/data zoo/models zoo/plots/epochs zoo/plots/training zoo/.checkpoints
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,104 +17,104 @@ from generative.errors import PipelineError
 from generative.training.checkpoints import Checkpoints
 from tests.small import ROOT, listen_to_interrupts
 from tools.entry import INTERRUPTED
-from tools.jobs import MEASURED, Stage, main, refuse_second_writer, schedule
-
-
-class Fake:
-    """A stage that ends when the test's clock, which counts polls of all stages, has moved on."""
-
-    def __init__(self, ended: Callable[[], int | None]) -> None:
-        self.ended = ended
-
-    def poll(self) -> int | None:
-        return self.ended()
+from tools.jobs import MEASURED, main, refuse_second_writer
+from tools.schedule import Room, Stage, schedule
 
 
 class Recorder:
-    """Starts fakes that end after two polls, and notes what ran beside what."""
+    """A crew whose stages end after two looks, and that notes what ran beside what."""
 
-    def __init__(self, codes: dict[str, int] | None = None) -> None:
+    def __init__(self, stages: int, cores: int, devices: int = 0, codes: dict[str, int] | None = None) -> None:
         self.codes = codes or {}
         self.started: list[str] = []
-        self.running: set[str] = set()
+        self.running: dict[str, int] = {}  # looks until the end
         self.together: list[set[str]] = []
+        self._room = Room(stages, cores, devices)
 
-    def start(self, name: str) -> Fake:
+    def room(self) -> Room:
+        return self._room
+
+    def start(self, name: str) -> None:
         self.started.append(name)
-        self.running.add(name)
+        self.running[name] = 2
         self.together.append(set(self.running))
-        polls = iter([None, self.codes.get(name, 0)])
 
-        def ended() -> int | None:
-            code = next(polls)
-            if code is not None:
-                self.running.remove(name)
-            return code
-
-        return Fake(ended)
+    def wait(self) -> dict[str, int]:
+        self.running = {name: looks - 1 for name, looks in self.running.items()}
+        ended = [name for name, looks in self.running.items() if not looks]
+        return {name: self.codes.get(name, 0) for name in ended if self.running.pop(name) == 0}
 
 
-def stage(*needs: str, cores: int = 0, seconds: float = 0.0) -> Stage:
-    return Stage(frozenset(needs), cores, seconds)
+def stage(*needs: str, cores: int = 0, seconds: float = 0.0, devices: int = 0) -> Stage:
+    return Stage(frozenset(needs), cores, seconds, devices)
 
 
 DIAMOND = {"a": stage(), "b": stage("a"), "c": stage("a"), "d": stage("b", "c")}
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    if "folder" not in request.fixturenames:
-        monkeypatch.setattr("tools.jobs._POLL", 0)
-
-
 class TestSchedule:
     def test_a_stage_starts_when_what_it_needs_is_done(self) -> None:
-        recorder = Recorder()
-        outcome = schedule(DIAMOND, jobs=4, cores=4, start=recorder.start)
+        recorder = Recorder(4, 4)
+        outcome = schedule(DIAMOND, recorder)
         assert recorder.started == ["a", "b", "c", "d"]
         assert recorder.together == [{"a"}, {"b"}, {"b", "c"}, {"d"}]
         assert outcome.failed == {}
         assert outcome.skipped == []
 
     def test_no_more_jobs_than_asked_for(self) -> None:
-        recorder = Recorder()
-        schedule({str(index): stage() for index in range(7)}, jobs=3, cores=1, start=recorder.start)
+        recorder = Recorder(3, 1)
+        schedule({str(index): stage() for index in range(7)}, recorder)
         assert max(map(len, recorder.together)) == 3
         assert len(recorder.started) == 7
 
     def test_the_longest_way_to_the_end_comes_first(self) -> None:
-        recorder = Recorder()
+        recorder = Recorder(1, 1)
         stages = {
             "short": stage(seconds=2),
             "long": stage(seconds=5),
             "before_long": stage(seconds=1),
             "after": stage("before_long", seconds=9),
         }
-        schedule(stages, jobs=1, cores=1, start=recorder.start)
+        schedule(stages, recorder)
         assert recorder.started == ["before_long", "after", "long", "short"]
 
     def test_what_is_done_is_not_started(self) -> None:
-        recorder = Recorder()
-        outcome = schedule(DIAMOND, jobs=2, cores=2, start=recorder.start, done={"a", "b"})
+        recorder = Recorder(2, 2)
+        outcome = schedule(DIAMOND, recorder, done={"a", "b"})
         assert recorder.started == ["c", "d"]
         assert outcome.skipped == []
 
     def test_threads_of_all_running_stages_fit_the_cores(self) -> None:
-        recorder = Recorder()
+        recorder = Recorder(9, 5)
         stages = {str(index): stage(cores=2) for index in range(5)} | {"light": stage()}
-        schedule(stages, jobs=9, cores=5, start=recorder.start)
+        schedule(stages, recorder)
         assert max(len(names - {"light"}) for names in recorder.together) == 2
         assert {"0", "1", "light"} in recorder.together
 
-    def test_a_stage_wider_than_the_machine_runs_alone(self) -> None:
-        recorder = Recorder()
-        schedule({"wide": stage(cores=8), "other": stage(cores=1)}, jobs=2, cores=2, start=recorder.start)
-        assert recorder.together == [{"wide"}, {"other"}]
+    def test_devices_of_all_running_stages_are_there(self) -> None:
+        recorder = Recorder(9, 9, devices=2)
+        schedule({str(index): stage(cores=1, devices=1) for index in range(5)} | {"light": stage()}, recorder)
+        assert max(len(names - {"light"}) for names in recorder.together) == 2
+
+    def test_without_workers_nothing_starts_until_there_are_some(self) -> None:
+        recorder = Recorder(0, 0)
+        looks = iter(range(3))
+
+        def wait() -> dict[str, int]:
+            if next(looks) == 2:
+                recorder._room = Room(1, 1)
+                recorder.wait = partial(Recorder.wait, recorder)  # type: ignore[method-assign]
+            assert not recorder.started
+            return {}
+
+        recorder.wait = wait  # type: ignore[method-assign]
+        assert schedule(DIAMOND, recorder).failed == {}
+        assert recorder.started == ["a", "b", "c", "d"]
 
     def test_a_failure_skips_what_needs_it_and_nothing_else(self) -> None:
-        recorder = Recorder({"b": 3})
+        recorder = Recorder(2, 2, codes={"b": 3})
         stages = DIAMOND | {"e": stage("c"), "f": stage("d")}
-        outcome = schedule(stages, jobs=2, cores=2, start=recorder.start)
+        outcome = schedule(stages, recorder)
         assert outcome.failed == {"b": 3}
         assert outcome.skipped == ["d", "f"]
         assert recorder.started == ["a", "b", "c", "e"]
@@ -276,9 +276,7 @@ def test_training_that_outlived_its_run_is_named_before_its_outputs_are_cleared(
     monkeypatch.chdir(tmp_path)
     refuse_second_writer(stage)  # nothing was ever trained here
     with Checkpoints(Path(folder), "fingerprint").locked():
-        with pytest.raises(
-            PipelineError, match=r"still being trained by a process that outlived its run: end it \(`fuser"
-        ):
+        with pytest.raises(PipelineError, match=rf"outlived its run, number {os.getpid()} on "):
             refuse_second_writer(stage)
         refuse_second_writer("generate@vae")
     refuse_second_writer(stage)

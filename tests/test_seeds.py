@@ -1,7 +1,6 @@
 """The runs with other seeds: copies that share the cache, and how far scores spread."""
 
 import shutil
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,20 +14,25 @@ from stages.common.paths import ROOT as PIPELINE
 from stages.common.published import Entry
 from stages.common.seeds import spreads
 from tests.small import PARAMS, ROOT
+from tools.cells import Cell, Source, make_copy
 from tools.edit_params import edited
-from tools.seeds import add_scores, is_done, make_copy, seed_models, table
+from tools.seeds import add_scores, is_done, table
 
 
-def test_copy_differs_in_the_seeds_alone_and_uses_the_same_cache(tmp_path: Path) -> None:
-    make_copy(ROOT, tmp_path / "copy", partial(seed_models, seed=7))
-    params = yaml.safe_load((tmp_path / "copy" / "params.yaml").read_text())
-    assert all(block["training"].pop("seed") == 7 for block in params["models"].values())
-    for block in params["models"].values():
-        block["training"]["seed"] = 0
+def test_copy_differs_in_its_own_settings_alone_and_uses_the_same_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cell = Cell(PIPELINE, "vae", 7, (("sampling.refine_steps", 3),))
+    make_copy(Source(ROOT), cell)
+    params = yaml.safe_load((cell.folder / "params.yaml").read_text())
+    vae = params["models"]["vae"]
+    assert (vae["training"]["seed"], vae["sampling"]["refine_steps"]) == (7, 3)
+    vae["training"]["seed"], vae["sampling"]["refine_steps"] = 0, 10
     assert params == PARAMS
-    with Repo(str(tmp_path / "copy")) as copy:
+    with Repo(str(cell.folder)) as copy:
         assert copy.cache.local_cache_dir == str(ROOT / ".dvc" / "cache")
-    assert (tmp_path / "copy" / "dvc.lock").read_bytes() == (ROOT / "dvc.lock").read_bytes()
+    assert (cell.folder / "dvc.lock").read_bytes() == (ROOT / "dvc.lock").read_bytes()
 
 
 @pytest.fixture

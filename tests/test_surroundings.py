@@ -13,10 +13,10 @@ from dvc.repo import Repo
 from generative.errors import PipelineError
 from tests.small import ROOT
 from tools import OF_ANOTHER_REPOSITORY
+from tools.cells import copy_of_all
 from tools.demo import copy_repository
 from tools.edit_params import edited
 from tools.install import pip_environment, uv_environment, uv_settings
-from tools.seeds import make_copy
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -109,8 +109,8 @@ def test_copies_for_other_seeds_share_the_cache_whatever_the_folder_is_called(na
     for file in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(ROOT / file, root / file)
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    make_copy(root, root / ".seeds" / "1", lambda _: None)
-    with Repo(str(root / ".seeds" / "1")) as copy, Repo(str(root)) as original:
+    copy_of_all(root, root / ".cells" / "1", lambda _: None)
+    with Repo(str(root / ".cells" / "1")) as copy, Repo(str(root)) as original:
         assert copy.cache.local_cache_dir == original.cache.local_cache_dir
 
 
@@ -122,8 +122,8 @@ def test_copies_for_other_seeds_use_the_cache_that_is_set(tmp_path: Path) -> Non
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     for setting in (("cache.dir", str(tmp_path / "shared")), ("cache.type", "symlink,copy")):
         subprocess.run(["dvc", "config", "--local", *setting], cwd=root, check=True)
-    make_copy(root, root / ".seeds" / "1", lambda _: None)
-    with Repo(str(root / ".seeds" / "1")) as copy:
+    copy_of_all(root, root / ".cells" / "1", lambda _: None)
+    with Repo(str(root / ".cells" / "1")) as copy:
         assert copy.cache.local_cache_dir == str(tmp_path / "shared")
         assert copy.config["cache"]["type"] == ["symlink", "copy"]
 

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +233,71 @@ class TestCheckpoints:
             second.locked().__enter__()
         with second.locked():
             pass
+
+    def elsewhere(self, folder: Path) -> bytes:
+        """The lease of a process on another machine."""
+        checkpoints = Checkpoints(folder, "abc")
+        with checkpoints.locked():
+            return folder.with_suffix(".lock").read_bytes().replace(socket.gethostname().encode(), b"another")
+
+    def test_a_dead_process_is_taken_over_where_names_cannot_be_exchanged(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As on NFS, where filelock leaves a stale lease in its place."""
+        monkeypatch.setattr("filelock._soft.exchange_names", lambda *_: False)
+        code = "import os, sys; from pathlib import Path; from generative.training.checkpoints import Checkpoints; "
+        code += f"hold = Checkpoints(Path({str(tmp_path / 'vae')!r}), 'abc').locked(); hold.__enter__(); os._exit(0)"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+        assert (tmp_path / "vae.lock").exists()
+        with Checkpoints(tmp_path / "vae", "abc").locked():
+            pass
+        assert not list(tmp_path.glob("vae.lock*"))
+
+    def test_a_dead_process_of_another_machine_is_waited_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("generative.io.leases.DURATION", 0.5)
+        lease = self.elsewhere(tmp_path / "vae")
+        (tmp_path / "vae.lock").write_bytes(lease)
+        started = time.monotonic()
+        with Checkpoints(tmp_path / "vae", "abc").locked():
+            assert time.monotonic() - started > 0.4
+
+    def test_a_living_process_of_another_machine_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("generative.io.leases.DURATION", 1.0)
+        lease, over = self.elsewhere(tmp_path / "vae"), threading.Event()
+
+        def live() -> None:
+            while not over.wait(0.1):
+                (tmp_path / "vae.lock").write_bytes(lease)
+
+        (tmp_path / "vae.lock").write_bytes(lease)
+        thread = threading.Thread(target=live)
+        thread.start()
+        try:
+            with pytest.raises(
+                PipelineError, match=rf"being trained by another process, number {os.getpid()} on another"
+            ):
+                Checkpoints(tmp_path / "vae", "abc").locked().__enter__()
+        finally:
+            over.set()
+            thread.join()
+
+    def test_who_was_taken_for_dead_saves_nothing_more(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("generative.io.leases.DURATION", 0.3)
+        lease = self.elsewhere(tmp_path / "vae")
+        checkpoints = Checkpoints(tmp_path / "vae", "abc")
+        with checkpoints.locked():
+            checkpoints.save(self.state)
+            (tmp_path / "vae.lock").unlink()
+            (tmp_path / "vae.lock").write_bytes(lease)  # as one that takes over does
+            time.sleep(1)
+            with pytest.raises(
+                PipelineError, match=r"was silent for .* another process may train it by now: run again"
+            ):
+                checkpoints.save(self.state)
 
     def test_clear_removes_what_is_there(self, tmp_path: Path) -> None:
         checkpoints = Checkpoints(tmp_path / "vae", "abc")

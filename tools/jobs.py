@@ -2,9 +2,10 @@
 
 Every stage is run by `dvc --wait-for-lock repro -s STAGE`, so that `dvc.lock` becomes that of a serial run. A stage
 that reads the param block `compute` keeps `compute.threads` cores busy on each device; as many of those run at once as
-there are cores for, the one with the longest way to the end of the pipeline first. Where that is one at a time, the
-run is an ordinary `dvc repro`, which starts faster. Stages with nothing to do are not started. A failed stage keeps the
-stages that need it from running, and no others.
+there are cores for, the one with the longest way to the end of the pipeline first. Where that is one at a time on this
+machine, the run is an ordinary `dvc repro`, which starts faster. Stages with nothing to do are not started. A failed
+stage keeps the stages that need it from running, and no others. With CLUSTER or SCHEDULER the stages run in the jobs of
+a batch system, or on a Dask cluster that runs already: docs/cluster.md.
 
 `make model NAME=...` and `make zoo MODELS=...` run what some models need and put them beside the others, of which only
 what git keeps is read. So does `make zoo`: of the root's models it reads what git keeps.
@@ -16,66 +17,44 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
-import filelock
 import networkx as nx
 from dvc.repo import Repo, lock_repo
-from joblib import cpu_count
 
 from generative.compute.environment import process_environment
 from generative.errors import PipelineError, SettingError
 from generative.io.files import read_json, write_json
+from generative.io.leases import HeldError, held
 from stages.common.params import read_params, wants_portable_bytes
 from stages.common.paths import EXTRACTOR_PREFIX, PIPELINES, REAL, ROOT, Pipeline
 from tools.check import judge
-from tools.entry import INTERRUPTED, run_tool
+from tools.entry import run_tool
 from tools.machine import note_machine
 from tools.pipelines import address, homes_of_models, together
+from tools.place import add_place_arguments, only_run, place_of
+from tools.schedule import Stage
 from tools.staleness import GATES, UnansweredError, stale_stages
-from tools.terminal import RunningStage, StatusLines, as_time
 
 MEASURED = Path(".dvc/tmp/stage_seconds.json")  # how long each stage took here
 COMMITTED = Path(__file__).with_name("stage_seconds.json")  # and elsewhere, for the first run
-_POLL = 0.05  # seconds between two looks at the running stages
 PUBLISH = "publish@{}"  # the last stage of one model
 _REPRO = ("dvc", "--wait-for-lock", "repro", "-s")
 _KILLED = 128  # and the number of the signal: the exit code of what a signal ended, as shells have it
-_GRACE = 20.0  # seconds that an interrupted stage has to end by itself
-
-
-class Process(Protocol):
-    """What the scheduler needs of a running stage; `subprocess.Popen` has it."""
-
-    def poll(self) -> int | None:
-        """The exit code, or None while it runs."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What the scheduler knows of a stage."""
-
-    needs: frozenset[str]  # the stages whose outputs it reads
-    cores: int = 0  # that it keeps busy; 0 for one that hardly computes
-    seconds: float = 0.0  # that it takes, about
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: stages that failed with their exit codes, and those that were left out because of them."""
-
-    failed: dict[str, int]
-    skipped: list[str]
 
 
 def main(arguments: list[str]) -> int:
     """Run the pipeline of the working directory; returns the exit code."""
     options = _parse(arguments)
+    with only_run(Path(), "run this again"):
+        return _work(options)
+
+
+def _work(options: argparse.Namespace) -> int:
     environment = process_environment(os.environ, portable=wants_portable_bytes())
     stages, done = _look(options)
     for name in stages.keys() - done:
@@ -85,7 +64,7 @@ def main(arguments: list[str]) -> int:
     homes = dict.fromkeys((ROOT, options.here))
     for gate in [address(home, gate) for home in homes for gate in GATES]:  # then less is left to do, as a rule
         if gate in stages and gate not in done:
-            if code := subprocess.run([*_REPRO, gate], env=environment, check=False).returncode:
+            if code := _call([*_REPRO, gate], environment):
                 print(f"error: {gate} failed with exit code {code}", file=sys.stderr)
                 return 1
             stages, done = _look(options)
@@ -93,25 +72,37 @@ def main(arguments: list[str]) -> int:
         print("Data and pipelines are up to date.")
         _conclude(options, worked=False)
         return 0
-    code = _run(stages, done, options, environment)
-    if not code:
+    from tools.runner import run  # Dask takes half a second to import, and most runs have nothing to do
+    from tools.terminal import as_time
+
+    started = time.monotonic()
+    report = run(stages, options.place, portable=wants_portable_bytes(), done=done)
+    _remember(report.seconds)
+    if not report.code:
+        print(f"Data and pipelines are up to date, in {as_time(time.monotonic() - started)}.")
         if options.models:
             _warn_of_other_models(options.models, stages)
+        _conclude(options, worked=True)
+    return report.code
+
+
+def _one_after_the_other(options: argparse.Namespace, environment: dict[str, str]) -> int:
+    """An ordinary `dvc repro`."""
+    code = _call(["dvc", "repro", *options.targets], environment)
+    if not code:
         _conclude(options, worked=True)
     return code
 
 
-def _one_after_the_other(options: argparse.Namespace, environment: dict[str, str]) -> int:
-    """An ordinary `dvc repro`, which gets every signal that this process gets."""
+def _call(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command, which gets every signal that this process gets; returns the exit code."""
     sys.stdout.flush()
-    process = subprocess.Popen(["dvc", "repro", *options.targets], env=environment)
+    process = subprocess.Popen(command, env=environment)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in numbers}
     code = process.wait()
     for number, handler in before.items():
         signal.signal(number, handler)
-    if not code:
-        _conclude(options, worked=True)
     return code if code >= 0 else _KILLED - code
 
 
@@ -146,36 +137,8 @@ def _look(options: argparse.Namespace) -> tuple[dict[str, Stage], set[str]]:
 def _one_at_a_time(options: argparse.Namespace, stages: Mapping[str, Stage]) -> bool:
     """Whether the run is an ordinary `dvc repro`, which looks by itself what there is to do."""
     widest = max((stage.cores for stage in stages.values()), default=0)
-    return not options.models and (options.jobs == 1 or bool(widest and options.cores < 2 * widest))
-
-
-def _run(stages: dict[str, Stage], done: set[str], options: argparse.Namespace, environment: dict[str, str]) -> int:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    running: dict[str, RunningStage] = {}
-    status = StatusLines(running, total=len(stages), done=len(done))
-
-    def start(name: str) -> RunningStage:
-        running[name] = RunningStage(name, [*_REPRO, name], environment, status)
-        return running[name]
-
-    try:
-        with status:
-            outcome = schedule(stages, jobs=options.jobs, cores=options.cores, start=start, done=done)
-    except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # the children end first
-        stop([stage.process for stage in running.values()])
-        print("interrupted: run the same command again, trainings go on from the last finished epoch", file=sys.stderr)
-        return INTERRUPTED
-    _remember({name: stage.seconds for name, stage in running.items() if stage.worked})
-    for name, code in outcome.failed.items():
-        print(f"error: {name} failed with exit code {code}", file=sys.stderr)
-    if outcome.skipped:
-        print(f"not run, since they need what failed: {', '.join(outcome.skipped)}", file=sys.stderr)
-    if not outcome.failed:
-        print(f"Data and pipelines are up to date, in {as_time(status.seconds)}.")
-    return int(bool(outcome.failed))
+    here = options.place.is_here and not options.models
+    return here and (options.jobs == 1 or bool(widest and options.cores < 2 * widest))
 
 
 def refuse_second_writer(name: str) -> None:
@@ -189,16 +152,15 @@ def refuse_second_writer(name: str) -> None:
     if kind in ("train", "train_extractor"):
         here = next(here for here in PIPELINES.values() if str(here.definition) == (home or str(ROOT.definition)))
         folder = f"{EXTRACTOR_PREFIX}{item}" if kind == "train_extractor" else item
-        path = here.checkpoints / f"{folder}.lock"
-        if path.exists():
-            try:
-                with filelock.FileLock(path, timeout=0):
+        try:
+            if (here.checkpoints / f"{folder}.lock").exists():
+                with held(here.checkpoints / f"{folder}.lock"):
                     pass
-            except filelock.Timeout:
-                raise PipelineError(
-                    f"'{name}' is still being trained by a process that outlived its run: end it (`fuser {path}` tells "
-                    "its number) and run again; the training goes on after its last finished epoch."
-                ) from None
+        except HeldError as holder:
+            raise PipelineError(
+                f"'{name}' is still being trained by a process that outlived its run, {holder}: end it and run again; "
+                "the training goes on after its last finished epoch."
+            ) from None
 
 
 def read_stages(repo: Repo, targets: Collection[str] = ()) -> dict[str, Stage]:
@@ -213,12 +175,13 @@ def read_stages(repo: Repo, targets: Collection[str] = ()) -> dict[str, Stage]:
         if target not in names:
             raise PipelineError(f"there is no stage '{target}'; there are: {', '.join(names)}.")
     wanted = {stage for target in targets for stage in (names[target], *nx.descendants(graph, names[target]))}
-    cores, seconds = _cores_of_a_stage(), _expected_seconds(list(names))
+    (cores, devices), seconds = cores_and_devices(), expected_seconds(list(names))
     return {
         name: Stage(
             frozenset(needed.addressing for needed in graph.successors(stage)),
             cores if _computes(stage) else 0,
             seconds[name],
+            devices if _computes(stage) else 0,
         )
         for name, stage in names.items()
         if stage in wanted or (not targets and name == address(ROOT, stage.name))
@@ -274,19 +237,20 @@ def unchanged(repo: Repo, stages: Mapping[str, Stage]) -> set[str]:
     return found
 
 
-def _cores_of_a_stage() -> int:
-    """CPU cores that a computing stage keeps busy."""
+def cores_and_devices() -> tuple[int, int]:
+    """CPU cores, and devices of another accelerator, that a computing stage keeps busy."""
     try:
-        return read_params().compute.cores
+        compute = read_params().compute
     except SettingError:
-        return 1  # what is wrong, check_params will say
+        return 1, 0  # what is wrong, check_params will say
+    return compute.cores, compute.devices if compute.accelerator != "cpu" else 0
 
 
 def _computes(stage: Any) -> bool:
     return any("compute" in getattr(dep, "params", ()) for dep in stage.deps)
 
 
-def _expected_seconds(names: list[str]) -> dict[str, float]:
+def expected_seconds(names: list[str]) -> dict[str, float]:
     """What each stage took last time, here or where the committed times are from; the longest of its kind if new."""
     known = _read_seconds(COMMITTED) | _read_seconds(MEASURED)
 
@@ -313,94 +277,19 @@ def _read_seconds(path: Path) -> dict[str, float]:
     return {}
 
 
-def schedule(
-    stages: Mapping[str, Stage],
-    *,
-    jobs: int,
-    cores: int,
-    start: Callable[[str], Process],
-    done: Collection[str] = (),
-) -> Outcome:
-    """Run every stage once, none before the stages it needs have succeeded.
-
-    Args:
-        stages: by name; of those that are ready, the one with the longest way to the end comes first.
-        jobs: stages that may run at once.
-        cores: that the running stages may keep busy together; one stage may always run.
-        start: begins a stage.
-        done: stages that need not run.
-    """
-    urgency = _longest_ways(stages)
-    finished = set(done)
-    waiting = {name: stages[name] for name in sorted(stages, key=lambda name: -urgency[name]) if name not in finished}
-    running: dict[str, Process] = {}
-    failed: dict[str, int] = {}
-    while waiting or running:
-        for name, stage in list(waiting.items()):
-            busy = sum(stages[other].cores for other in running)
-            fits = len(running) < jobs and (not busy or not stage.cores or busy + stage.cores <= cores)
-            if fits and stage.needs <= finished:
-                running[name] = start(name)
-                del waiting[name]
-        for name, process in list(running.items()):
-            if (code := process.poll()) is not None:
-                del running[name]
-                if code:
-                    failed[name] = code
-                else:
-                    finished.add(name)
-        if not running and not any(stage.needs <= finished for stage in waiting.values()):
-            break  # what waits needs something that failed
-        time.sleep(_POLL)
-    return Outcome(failed, [name for name in stages if name in waiting])
-
-
-def _longest_ways(stages: Mapping[str, Stage]) -> dict[str, float]:
-    """Seconds from the start of each stage to the end of the pipeline, had it a core of its own."""
-    graph = nx.DiGraph([(needed, name) for name, stage in stages.items() for needed in stage.needs if needed in stages])
-    graph.add_nodes_from(stages)
-    ways: dict[str, float] = {}
-    for name in reversed(list(nx.topological_sort(graph))):
-        ways[name] = stages[name].seconds + max((ways[after] for after in graph.successors(name)), default=0.0)
-    return ways
-
-
-def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Interrupt every process with all its children, and kill what does not end in time."""
-    alive = [process for process in processes if process.poll() is None]
-    for process in alive:
-        _signal_group(process, signal.SIGINT)
-    deadline = time.monotonic() + _GRACE
-    for process in alive:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, deadline - time.monotonic()))
-        _signal_group(process, signal.SIGKILL)  # also a child that outlived it
-        process.wait()
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)  # its own session: the group has its number
-
-
-def _interrupt(_: int, __: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make repro", description=__doc__)
-    cores = cpu_count()  # that this process may use, also in a container with a quota
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to run with what they need; all by default")
     parser.add_argument("--pipeline", choices=sorted(PIPELINES), default="", help="the folder of another pipeline")
     parser.add_argument(
         "--models", type=str.split, default=[], help="make, score and draw these alone, beside the others"
     )
-    parser.add_argument("--jobs", type=_positive, default=cores, help="stages at once; 1 for an ordinary `dvc repro`")
-    parser.add_argument("--cores", type=_positive, default=cores, help="CPU cores to use")
+    add_place_arguments(parser)
     parser.add_argument(
         "--no-check", dest="check", action="store_false", help="without a word on the committed results"
     )
     options = parser.parse_args(arguments)
+    options.place = place_of(options)
     options.here = PIPELINES[options.pipeline]
     options.whole = not options.models and not options.targets
     if options.models and not options.pipeline:
@@ -408,12 +297,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if options.here != ROOT and not options.models:
         options.models = read_params(options.here).models
     return options
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -5,24 +5,21 @@ goes into extractor_seeds.tsv. From both `make check` knows how far the scores o
 HALVED=1 models are trained with their own seed and half their epochs, into tests/halved_epochs.tsv: what it must
 notice.
 
-Each seed has a scratch copy in .seeds/ (ignored by git and DVC) that shares the DVC cache: data and extractors are
-taken from there, and so are the results of a run that was interrupted. Rows of an earlier recipe (other settings or
-code) are replaced. Tables and report show the spread as part of the error.
+How variants of models are run, interrupted and resumed: tools/cells.py. Rows of an earlier recipe (other settings or
+code) are replaced. Tables and report show the spread as part of the error. Mean, deviation and number of seeds of every
+score go into sweeps/seeds_table.tsv, with a figure beside it.
 """
 
 import argparse
 import hashlib
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from dvc.repo import Repo
 
 from generative.errors import PipelineError
 from generative.io.files import read_json
@@ -31,14 +28,14 @@ from stages.common.params import Params, read_params
 from stages.common.paths import CODE, REAL, ROOT, Pipeline
 from stages.common.published import outside_extractors
 from stages.common.seeds import COLUMNS, read_seeds, recipe
-from tools.demo import configure, copy_repository
-from tools.edit_params import edited
+from tools.cells import SCRATCH, Cell, copy_of_all, headline_columns, run_cells, summary, write_summary
 from tools.entry import run_tool
 from tools.pipelines import address, homes_of_models, present_pipelines
+from tools.place import add_place_arguments, arguments_of, only_run, place_of
 
-SCRATCH = Path(".seeds")
 SEEDS = (1, 2)
 HALVED = Path("tests/halved_epochs.tsv")
+_SHOWN = ["model", "seed", "score", "value"]
 
 
 def main(arguments: list[str]) -> int:
@@ -50,26 +47,52 @@ def main(arguments: list[str]) -> int:
         if name not in homes:
             raise PipelineError(f"there is no model '{name}', only {', '.join(homes)}.")
     if options.extractors:
-        return score_with_other_extractors({name: homes[name] for name in options.models or homes}, options.extractors)
+        with only_run(Path(), "run this again"):
+            return score_with_other_extractors(
+                {name: homes[name] for name in options.models or homes}, options.extractors, options.where
+            )
     if options.halved:
-        return train_half({name: homes[name] for name in models})
-    for seed in options.seeds:
-        wanted = [name for name in models if not is_done(homes[name], name, seed)]
-        if not wanted:
-            continue
-        folder = SCRATCH / str(seed)
-        make_copy(Path.cwd(), folder, partial(seed_models, seed=seed))
-        code = _run(folder, [address(homes[name], f"evaluate@{name}") for name in wanted])
-        for name in wanted:
-            if (folder / homes[name].scores(name)).exists():
-                add_scores(homes[name], name, seed, read_json(folder / homes[name].scores(name))["scores"])
-        if code:
-            return code
+        with only_run(Path(), "run this again"):
+            return train_half({name: homes[name] for name in models}, options.where)
+    cells = [
+        Cell(homes[name], name, seed)
+        for seed in options.seeds
+        for name in models
+        if not is_done(homes[name], name, seed)
+    ]
+    recipes = {cell: recipe(read_params(cell.here), cell.model) for cell in cells}  # of now, whatever is edited later
+
+    def collect(cell: Cell, scores: dict[str, float]) -> None:
+        add_scores(cell.here, cell.model, cell.seed, scores, recipes[cell])
+
+    code = run_cells(cells, options.place, collect) if cells else 0
+    rows = all_seeds({name: here for name, here in homes.items() if name in models or _has_seeds(here, name)})
+    if not rows.empty:
+        everywhere = [Cell(here, name, 0) for name, here in homes.items()]
+        for path in write_summary("seeds", summary(rows, ["model"]), ["model"], headline_columns(everywhere)):
+            print(f"written: {path}")
     print(table({name: homes[name] for name in models}))
-    return 0
+    return code
 
 
-def score_with_other_extractors(homes: dict[str, Pipeline], seeds: list[int]) -> int:
+def _has_seeds(here: Pipeline, name: str) -> bool:
+    return bool((read_seeds(read_params(here))["model"] == name).any())
+
+
+def all_seeds(homes: dict[str, Pipeline]) -> pd.DataFrame:
+    """The scores of models with all their seeds, the committed one among them: model, seed, score, value."""
+    parts = []
+    for name, here in homes.items():
+        params = read_params(here)
+        committed = read_json(here.metrics("scores", name))
+        rows = read_seeds(params)
+        own = params.item("models", name)["training"]["seed"]
+        first = pd.DataFrame([(name, own, score, value) for score, value in committed.items()], columns=_SHOWN)
+        parts += [first, rows[(rows["model"] == name) & rows["score"].isin(committed)][_SHOWN]]
+    return pd.concat(parts, ignore_index=True)
+
+
+def score_with_other_extractors(homes: dict[str, Pipeline], seeds: list[int], where: list[str]) -> int:
     """Score the committed samples in the features of extractors of other seeds; returns the exit code."""
     rows = {(ROOT, REAL): "evaluate_real"} | {(here, name): f"evaluate@{name}" for name, here in homes.items()}
     for seed in seeds:
@@ -81,8 +104,8 @@ def score_with_other_extractors(homes: dict[str, Pipeline], seeds: list[int]) ->
         if not wanted:
             continue
         folder = SCRATCH / f"extractors_{seed}"
-        make_copy(Path.cwd(), folder, partial(seed_extractors, seed=seed))
-        if code := _run(folder, [address(here, stage) for (here, _), stage in wanted.items()]):
+        copy_of_all(Path.cwd(), folder, partial(seed_extractors, seed=seed))
+        if code := _run(folder, [address(here, stage) for (here, _), stage in wanted.items()], where):
             return code
         for here, name in wanted:
             scores = read_json(folder / here.scores(name))["scores"]
@@ -91,11 +114,11 @@ def score_with_other_extractors(homes: dict[str, Pipeline], seeds: list[int]) ->
     return 0
 
 
-def train_half(homes: dict[str, Pipeline]) -> int:
+def train_half(homes: dict[str, Pipeline], where: list[str]) -> int:
     """Train models for half their epochs and write their scores into HALVED; returns the exit code."""
     folder = SCRATCH / "halved"
-    make_copy(Path.cwd(), folder, halve_epochs)
-    if code := _run(folder, [address(here, f"evaluate@{name}") for name, here in homes.items()]):
+    copy_of_all(Path.cwd(), folder, halve_epochs)
+    if code := _run(folder, [address(here, f"evaluate@{name}") for name, here in homes.items()], where):
         return code
     for name, here in homes.items():
         params = read_params(here)
@@ -104,32 +127,12 @@ def train_half(homes: dict[str, Pipeline]) -> int:
     return 0
 
 
-def _run(folder: Path, targets: list[str]) -> int:
-    """Run stages of a copy on all cores; returns the exit code."""
-    code = subprocess.run([sys.executable, "-m", "tools.jobs", *targets], cwd=folder, check=False).returncode
+def _run(folder: Path, targets: list[str], where: list[str]) -> int:
+    """Run stages of a copy, `where` the arguments say; returns the exit code."""
+    code = subprocess.run([sys.executable, "-m", "tools.jobs", *where, *targets], cwd=folder, check=False).returncode
     if code:
         print(f"error: the run in {folder}/ failed", file=sys.stderr)
     return code
-
-
-def make_copy(root: Path, scratch: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """A copy of the repository at `root` in `scratch`, with its DVC cache and with `change` made to all its params."""
-    copy_repository(root, scratch)
-    with Repo(str(root)) as repo:
-        cache, links = repo.cache.local_cache_dir, repo.config["cache"].get("type")
-    configure(scratch, "core.no_scm", "true")
-    configure(scratch, "cache.dir", os.path.relpath(cache, scratch))  # what is around both may have any name
-    if links:
-        configure(scratch, "cache.type", ",".join(links))
-    for here in present_pipelines(scratch):
-        with edited(scratch / here.params) as params:
-            change(params)
-
-
-def seed_models(params: dict[str, Any], seed: int) -> None:
-    """Give every model of some params this seed."""
-    for block in params["models"].values():
-        block["training"]["seed"] = seed
 
 
 def halve_epochs(params: dict[str, Any]) -> None:
@@ -157,10 +160,10 @@ def is_done(here: Pipeline, name: str, seed: int) -> bool:
     return seed == params.item("models", name)["training"]["seed"] or _has(read_seeds(params), name, seed)
 
 
-def add_scores(here: Pipeline, name: str, seed: int, scores: dict[str, float]) -> None:
+def add_scores(here: Pipeline, name: str, seed: int, scores: dict[str, float], known: str = "") -> None:
     """Put the scores of a model into seeds.tsv, sorted, and leave out what is of an earlier recipe of any model."""
     params = read_params(here)
-    _add(here.seeds, read_seeds(params), name, recipe(params, name), seed, scores)
+    _add(here.seeds, read_seeds(params), name, known or recipe(params, name), seed, scores)
 
 
 def read_extractor_seeds(params: Params) -> pd.DataFrame:
@@ -232,11 +235,15 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_numbers, default=list(SEEDS))
     parser.add_argument("--extractors", type=_others, default=[], help="seeds of the extractors instead")
     parser.add_argument("--halved", action="store_true", help="half the epochs and no other seed instead")
-    return parser.parse_args(arguments)
+    add_place_arguments(parser)
+    options = parser.parse_args(arguments)
+    options.place = place_of(options)
+    options.where = arguments_of(options.place)
+    return options
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split()]
+    return list(dict.fromkeys(int(part) for part in text.split()))
 
 
 def _others(text: str) -> list[int]:

@@ -1,7 +1,8 @@
 """Checkpoints of an unfinished training, so that a killed run goes on where it was.
 
 They lie outside the pipeline's outputs and are read only by a run of the same fingerprint (settings,
-inputs and code). A lock file keeps a second process from training the same model at the same time.
+inputs and code). A lease keeps a second process from training the same model at the same time, on this machine or on
+another one that has the same folder.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import torch
 
 from generative.errors import PipelineError
 from generative.io.files import write_bytes
+from generative.io.leases import DURATION, HeldError, held
 
 
 class Checkpoints:
@@ -25,6 +27,7 @@ class Checkpoints:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
+        self._lease: filelock.SoftFileLease | None = None
 
     @property
     def _path(self) -> Path:
@@ -38,22 +41,26 @@ class Checkpoints:
             PipelineError: another process holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder.with_suffix(".lock"))
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
+            with held(self.folder.with_suffix(".lock")) as self._lease:
+                yield
+        except HeldError as holder:
             raise PipelineError(
-                f"'{self.folder.name}' is being trained by another process, perhaps left over from an interrupted "
-                f"run: end that process (`fuser {lock.lock_file}` tells its number) and run again; the "
-                f"training goes on after its last finished epoch."
+                f"'{self.folder.name}' is being trained by another process, {holder}, perhaps left over from an "
+                "interrupted run: end that process and run again; the training goes on after its last finished epoch."
             ) from None
-        try:
-            yield
-        finally:
-            lock.release()
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint by `state` (tensors, numbers, strings, lists, dicts), atomically."""
+        """Replace the checkpoint by `state` (tensors, numbers, strings, lists, dicts), atomically.
+
+        Raises:
+            PipelineError: this process was taken for dead, and another one has the folder.
+        """
+        if self._lease and (lost := self._lease.compromise):
+            raise PipelineError(
+                f"'{self.folder.name}' was silent for {DURATION:.0f} seconds, on a machine or disk that stood still "
+                f"({lost.reason}), so that another process may train it by now: run again."
+            )
         buffer = io.BytesIO()
         torch.save(state, buffer)
         digest = hashlib.sha256(buffer.getvalue()).digest()

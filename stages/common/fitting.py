@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import make_grid
@@ -66,10 +68,15 @@ def train_network(
     are further arguments of the objective.
     """
     start(compute)
-    fabric = Fabric(accelerator=compute.accelerator, devices=compute.devices, precision=compute.precision)
+    fabric = Fabric(
+        accelerator=compute.accelerator,
+        devices=compute.devices,
+        precision=compute.precision,
+        plugins=[LightningEnvironment()],  # one process here starts the others, also within a job of a cluster
+    )
     fabric.launch()
     train, validation = load_split(TRAIN), load_split(VALIDATION)
-    mark = fingerprint(config, compute, inputs=[TRAIN, VALIDATION, *inputs])
+    mark = fingerprint(config, compute, processor=processor(compute), inputs=[TRAIN, VALIDATION, *inputs])
     unfinished = Checkpoints(checkpoints / name, mark)
     make_objective: Any = partial(objective_class, **(extras or {}))
     with unfinished.locked() if fabric.is_global_zero else nullcontext():
@@ -152,9 +159,16 @@ def _encode(images: Tensor, num_classes: int) -> bytes:
     return buffer.getvalue()
 
 
-def fingerprint(*settings: Any, inputs: Sequence[Path]) -> str:
-    """A hash of all that a training's result depends on: settings, files of data and code, the torch that is used."""
-    digest = hashlib.sha256(torch.__version__.encode())
+def processor(compute: ComputeConfig) -> str:
+    """The kind of processor that a result depends on; empty where it is the same on all."""
+    if compute.accelerator == "cuda":
+        return torch.cuda.get_device_name()
+    return "" if compute.portable else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def fingerprint(*settings: Any, processor: str, inputs: Sequence[Path]) -> str:
+    """A hash of all that a training's result depends on: settings, files of data and code, torch and the processor."""
+    digest = hashlib.sha256(f"{torch.__version__} {processor}".encode())
     for setting in settings:
         digest.update(setting.model_dump_json().encode())
     for path in inputs:
